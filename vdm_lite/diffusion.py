@@ -1,0 +1,113 @@
+r"""The model: a denoiser, a noise schedule, an output type and a likelihood make a diffusion.
+
+::
+
+    p(x, z) = p(x | z_0) prod_i p(z_s | z_t) p(z_1),    p(z_s | z_t) = q(z_s | z_t, x = x_hat(z_t))
+
+Everything it returns is per example and in nats; the caller reduces.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from vdm_lite import checks, elbo, parameterization, times, weighting
+from vdm_lite.elbo import Elbo
+from vdm_lite.gaussian import alpha, diffuse, sum_except_batch
+from vdm_lite.likelihood import Discretized, Gaussian
+from vdm_lite.parameterization import NOISE, Parameterization, Prediction
+from vdm_lite.schedules import Linear, Schedule, rate, require_falling
+from vdm_lite.times import TimeSampler
+from vdm_lite.weighting import Weighting
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+
+
+class VariationalDiffusion(nn.Module):
+    """A diffusion model around any ``denoiser(z, logsnr) -> y``, a network or an exact one.
+
+    ``parameterization`` says what y is, ``likelihood`` what the data are: floats (``Gaussian``)
+    or integer levels (``Discretized``).
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        schedule: Schedule = Linear(),  # noqa: B008 (frozen)
+        parameterization: Parameterization = NOISE,
+        likelihood: Gaussian | Discretized = Gaussian(),  # noqa: B008 (frozen)
+    ) -> None:
+        super().__init__()
+        require_falling(schedule)
+        self.denoiser = denoiser
+        self.schedule = schedule
+        self.parameterization = parameterization
+        self.likelihood = likelihood
+
+    def predict(self, z: Tensor, logsnr: Tensor) -> Prediction:
+        """Estimates of x and eps from latents ``z`` (B, ...) at levels () or (B,)."""
+        y = self._output(z, logsnr)
+        return parameterization.solve(self.parameterization, y, z, logsnr)
+
+    def loss(
+        self,
+        data: Tensor,
+        weighting: Weighting = weighting.elbo,
+        times: TimeSampler = times.low_discrepancy,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """One-sample estimate of the weighted loss (eq-continuous-loss), in nats: (B,).
+
+        ``1/2 w(lambda_t) (-dlambda/dt) ||eps - eps_hat||^2`` with t from ``times``. With the
+        default weight it estimates the diffusion term of the continuous-time bound.
+        """
+        x = self.likelihood.encode(data)
+        t = times(len(x), generator=generator, device=x.device, dtype=x.dtype)
+        logsnr, slope = rate(self.schedule, t)
+        return -0.5 * weighting(logsnr) * slope * self._noise_error(x, logsnr, generator)
+
+    def elbo(
+        self, data: Tensor, steps: int | None = None, generator: torch.Generator | None = None
+    ) -> Elbo:
+        """One-sample estimate of the three costs, in nats, (B,) each (eq-elbo-three-terms).
+
+        ``steps`` is the number of layers T, one of which is drawn for each example; ``None`` is
+        continuous time. Unbiased: average over examples or calls.
+        """
+        x = self.likelihood.encode(data)
+        logsnr_0, logsnr_1 = self.schedule(x.new_tensor([0.0, 1.0]))
+        z_0 = diffuse(x, logsnr_0, _noise(x, generator))
+        reconstruction = -self.likelihood.log_prob(data, z_0, logsnr_0)
+        if steps is None:
+            diffusion = self.loss(data, generator=generator)
+        else:
+            diffusion = self._layer(x, steps, generator)
+        return Elbo(elbo.prior(x, logsnr_1), reconstruction, diffusion)
+
+    def _layer(self, x: Tensor, steps: int, generator: torch.Generator | None) -> Tensor:
+        """The cost of one layer i of T, drawn for each example, times T: (B,)."""
+        checks.count("steps", steps)
+        t = times.low_discrepancy(len(x), generator, x.device, x.dtype)
+        i = (t * steps).floor().clamp(max=steps - 1) + 1
+        logsnr_s, logsnr_t = self.schedule((i - 1) / steps), self.schedule(i / steps)
+        factor = elbo.layer_weight(steps, logsnr_s, logsnr_t)
+        return factor * self._noise_error(x, logsnr_t, generator)
+
+    def _noise_error(self, x: Tensor, logsnr: Tensor, generator: torch.Generator | None) -> Tensor:
+        """``||eps - eps_hat||^2 = (alpha / determinant)^2 ||y - y_hat||^2``: (B,)."""
+        eps = _noise(x, generator)
+        z = diffuse(x, logsnr, eps)
+        wanted = parameterization.target(self.parameterization, x, eps, logsnr)
+        error = sum_except_batch((wanted - self._output(z, logsnr)).square())
+        determinant = parameterization.determinant(self.parameterization, logsnr)
+        return (alpha(logsnr) / determinant).square() * error
+
+    def _output(self, z: Tensor, logsnr: Tensor) -> Tensor:
+        checks.floating("z", z)
+        checks.batch("z", z)
+        return self.parameterization.output(self.denoiser, z, logsnr)
+
+
+def _noise(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    return torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)

@@ -1,0 +1,210 @@
+r"""Data distributions whose every diffusion quantity is known: the truths of the book.
+
+One family serves all: a mixture of isotropic Gaussians, in any number of dimensions,
+
+    q(x) = sum_k w_k N(x; m_k, s_k^2 I),    q(z_t) = sum_k w_k N(z_t; alpha m_k, v_k I),
+    v_k = alpha^2 s_k^2 + sigma^2.
+
+One component is a Gaussian; components without width (s_k = 0) are finite data. ``denoise`` is the
+posterior mean E[x | z_t], the best denoiser there is, so it can stand in for a trained network.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vdm_lite import checks
+from vdm_lite.gaussian import alpha, diffuse, expand, sigma
+
+
+def normal_quadrature(nodes: int = 121, width: float = 9.0) -> tuple[Tensor, Tensor]:
+    """Points and weights (nodes,) for expectations under N(0, 1), in float64.
+
+    The trapezoid rule on [-width, width]: for smooth integrands its error falls exponentially.
+    """
+    points = torch.linspace(-width, width, nodes, dtype=torch.float64)
+    weights = torch.exp(-0.5 * points.square())
+    return points, weights / weights.sum()
+
+
+class GaussianMixture:
+    """``sum_k w_k N(m_k, s_k^2 I)`` with weights (K,), means (K, ...) and widths stds (K,).
+
+    Raises ``ValueError`` unless the weights are positive and sum to one and the widths are >= 0.
+    """
+
+    def __init__(self, weights: Tensor, means: Tensor, stds: Tensor) -> None:
+        for name, value in (("weights", weights), ("means", means), ("stds", stds)):
+            checks.floating(name, value)
+        checks.batch("means", means)
+        for name, value in (("weights", weights), ("stds", stds)):
+            checks.same_shape(name, value, means.reshape(len(means), -1)[:, 0])
+        total = weights.sum().item()
+        proper = bool((weights > 0).all()) and abs(total - 1) < 1e-5
+        checks.require(proper, "weights", "positive, summing to one", f"a sum of {total:.6g}")
+        checks.require(bool((stds >= 0).all()), "stds", ">= 0", f"{stds.min().item():.3g}")
+        self.weights, self.means, self.stds = weights, means, stds
+        self.event_shape = means.shape[1:]
+        self.dims = self.event_shape.numel()
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw ``n`` examples: (n, ...), with the dtype and device of the means."""
+        checks.count("n", n)
+        chosen = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        means = self.means[chosen]
+        noise = torch.randn(
+            means.shape, generator=generator, dtype=means.dtype, device=means.device
+        )
+        return means + expand(self.stds[chosen], means) * noise
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """``log q(x)`` in nats, (B,). Finite data have no density: ``ValueError``."""
+        wide = bool((self.stds > 0).all())
+        checks.require(wide, "stds", "positive widths for a density", "a component of width 0")
+        one = x.new_ones(())
+        return self._terms(x, one, 0 * one).log_joint.logsumexp(1)
+
+    def log_marginal(self, z: Tensor, logsnr: Tensor) -> Tensor:
+        """``log q(z_t)`` in nats, (B,), for latents ``z`` (B, ...) at levels () or (B,)."""
+        return self._terms(z, alpha(logsnr), sigma(logsnr)).log_joint.logsumexp(1)
+
+    def energy(self, z: Tensor, logsnr: Tensor) -> Tensor:
+        """``E(z_t) = -log q(z_t)``, (B,): the energy whose negative gradient is the score."""
+        return -self.log_marginal(z, logsnr)
+
+    def score(self, z: Tensor, logsnr: Tensor) -> Tensor:
+        """Gradient of ``log q(z_t)``: ``sum_k r_k (alpha m_k - z) / v_k``, shape of ``z``."""
+        terms = self._terms(z, alpha(logsnr), sigma(logsnr))
+        return -_mix(terms.share / terms.var, terms.offset).reshape(z.shape)
+
+    def denoise(self, z: Tensor, logsnr: Tensor) -> Tensor:
+        """The posterior mean ``E[x | z_t]``, the least-squares denoiser, shape of ``z``.
+
+        ``sum_k r_k (m_k + alpha s_k^2 / v_k (z - alpha m_k))``, r_k the share of component k.
+        """
+        terms = self._terms(z, alpha(logsnr), sigma(logsnr))
+        return _mix(terms.share, self._component_means(terms)).reshape(z.shape)
+
+    def posterior_variance(self, z: Tensor, logsnr: Tensor) -> Tensor:
+        """``E[||x - E[x|z_t]||^2 | z_t]``, the error that no denoiser can avoid, (B,)."""
+        terms = self._terms(z, alpha(logsnr), sigma(logsnr))
+        means = self._component_means(terms)
+        between = (means - _mix(terms.share, means).unsqueeze(1)).square().sum(-1)
+        within = self.dims * terms.stds.square() * _column(sigma(logsnr)).square() / terms.var
+        return (terms.share * (within + between)).sum(1)
+
+    def mmse(self, logsnr: Tensor) -> Tensor:
+        """``E||x - E[x|z_t]||^2`` at levels (N,), by quadrature in float64: (N,).
+
+        Closed form for one component; otherwise for one-dimensional data only (``ValueError``
+        beyond: use ``mmse_monte_carlo``).
+        """
+        checks.floating("logsnr", logsnr)
+        if len(self.weights) == 1:
+            z = self.means.new_zeros((len(logsnr), *self.event_shape))
+            return self.posterior_variance(z, logsnr)
+        checks.require(self.dims == 1, "mmse", "one-dimensional data", f"{self.dims} dimensions")
+        return torch.cat([self._mmse_1d(chunk) for chunk in logsnr.split(32)])
+
+    def _mmse_1d(self, logsnr: Tensor) -> Tensor:
+        nodes, node_weights = (value.to(logsnr) for value in normal_quadrature())
+        level = logsnr.reshape(-1, 1, 1)
+        width = alpha(level) * self.stds.to(level).reshape(-1, 1)
+        std = (width.square() + sigma(level).square()).sqrt()
+        z = alpha(level) * self.means.to(level).reshape(-1, 1) + std * nodes  # (N, K, nodes)
+        variance = self.posterior_variance(
+            z.reshape(-1, *self.event_shape), level.expand(z.shape).reshape(-1)
+        )
+        return (variance.reshape(z.shape) @ node_weights) @ self.weights.to(level)
+
+    def mmse_monte_carlo(
+        self, logsnr: Tensor, samples: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Estimate of ``mmse`` at one level (), and its standard error, for any dimension."""
+        x = self.sample(samples, generator)
+        eps = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        error = self.posterior_variance(diffuse(x, logsnr, eps), logsnr)
+        return error.mean(), error.std() / math.sqrt(samples)
+
+    def entropy(self) -> Tensor:
+        """``E[-log q(x)]`` of one-dimensional data, in nats, by quadrature: ()."""
+        checks.require(self.dims == 1, "entropy", "one-dimensional data", f"{self.dims} dimensions")
+        nodes, node_weights = (value.to(self.means) for value in normal_quadrature())
+        x = self.means.reshape(-1, 1) + self.stds.reshape(-1, 1) * nodes  # (K, nodes)
+        log_prob = self.log_prob(x.reshape(-1, *self.event_shape)).reshape(x.shape)
+        return -(self.weights @ (log_prob @ node_weights))
+
+    def _terms(self, z: Tensor, scale: Tensor, noise: Tensor) -> "_Terms":
+        """What every formula above needs to know about each (example, component) pair."""
+        checks.floating("z", z)
+        expected = f"(B, {', '.join(map(str, self.event_shape))})"
+        checks.require(z.shape[1:] == self.event_shape, "z", expected, tuple(z.shape))
+        checks.batch("z", z)
+        scale, stds = _column(scale), self.stds.to(z)[None]
+        var = scale.square() * stds.square() + _column(noise).square()
+        offset = z.flatten(1).unsqueeze(1) - scale.unsqueeze(-1) * self.means.to(z).flatten(1)
+        distance = offset.square().sum(-1) / var + self.dims * (2 * math.pi * var).log()
+        log_joint = self.weights.to(z).log() - 0.5 * distance
+        return _Terms(log_joint, log_joint.softmax(1), offset, scale, var, stds)
+
+    def _component_means(self, terms: "_Terms") -> Tensor:
+        """``E[x | z_t, component k]``: (B, K, D)."""
+        gain = terms.scale * terms.stds.square() / terms.var
+        return self.means.to(gain).flatten(1) + gain.unsqueeze(-1) * terms.offset
+
+
+class _Terms(NamedTuple):
+    log_joint: Tensor  # log w_k + log N(z; alpha m_k, v_k I), (B, K)
+    share: Tensor  # r_k, the probability of component k given z, (B, K)
+    offset: Tensor  # z - alpha m_k, (B, K, D)
+    scale: Tensor  # alpha, (B or 1, 1)
+    var: Tensor  # v_k, (B or 1, K)
+    stds: Tensor  # s_k, (1, K)
+
+
+def _mix(share: Tensor, values: Tensor) -> Tensor:
+    """``sum_k share_k values_k``: (B, K) and (B, K, D) to (B, D)."""
+    return (share.unsqueeze(-1) * values).sum(1)
+
+
+def _column(level: Tensor) -> Tensor:
+    """() or (B,) to (1, 1) or (B, 1), to stand against the component axis."""
+    return level.reshape(-1, 1)
+
+
+class Gaussian(GaussianMixture):
+    """``N(mean, std^2 I)``: the one-component mixture; ``mmse = D std^2 / (1 + std^2 SNR)``."""
+
+    def __init__(self, mean: Tensor, std: float) -> None:
+        one = mean.new_ones(1)
+        super().__init__(one, mean.unsqueeze(0), std * one)
+
+
+class FiniteData(GaussianMixture):
+    """Data that are one of N points (N, ...), each with its probability (N,)."""
+
+    def __init__(self, points: Tensor, weights: Tensor | None = None) -> None:
+        weights = points.new_full((len(points),), 1 / len(points)) if weights is None else weights
+        super().__init__(weights, points, torch.zeros_like(weights))
+
+    def entropy(self) -> Tensor:
+        """``-sum_k w_k log w_k`` in nats: ()."""
+        return torch.special.entr(self.weights).sum()
+
+
+def _two_bumps() -> GaussianMixture:
+    means = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+    half = torch.full((2,), 0.5, dtype=torch.float64)
+    return GaussianMixture(half, means, 0.3 * half)
+
+
+def _eight_levels() -> FiniteData:
+    points = (2 * torch.arange(8, dtype=torch.float64)[:, None] + 1) / 8 - 1
+    weights = [0.3, 0.02, 0.05, 0.2, 0.02, 0.01, 0.3, 0.1]
+    return FiniteData(points, torch.tensor(weights, dtype=torch.float64))
+
+
+TWO_BUMPS = _two_bumps()  # equal halves at -1 and 1, each of width 0.15
+EIGHT_LEVELS = _eight_levels()  # a discrete toy on the grid of likelihood.Discretized(8)

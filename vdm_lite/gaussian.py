@@ -1,0 +1,123 @@
+r"""The Gaussian core: every distribution of the forward process, written in ``logsnr``.
+
+The setting. ``logsnr`` is lambda_t = log(alpha_t^2 / sigma_t^2); it falls from t = 0 (clean) to
+t = 1 (noise), so for s < t we have ``logsnr_s >= logsnr_t``. The process is variance preserving::
+
+    alpha_t^2 = sigmoid(lambda_t),    sigma_t^2 = sigmoid(-lambda_t),    alpha_t^2 + sigma_t^2 = 1
+    q(z_t | x)      = N(alpha_t x, sigma_t^2 I)
+    q(z_t | z_s)    = N(alpha_{t|s} z_s, sigma_{t|s}^2 I)
+    q(z_s | z_t, x) = N(mu_Q, sigma_Q^2 I)
+
+Noise levels have shape () or (B,); data and latents have shape (B, ...), and nothing here looks
+past the batch axis.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vdm_lite import checks
+
+
+class Normal(NamedTuple):
+    """A Gaussian with independent coordinates; ``var`` broadcasts against ``mean``."""
+
+    mean: Tensor
+    var: Tensor
+
+
+def expand(value: Tensor, like: Tensor, argument: str = "logsnr") -> Tensor:
+    """Give ``value`` of shape () or (B,) the trailing axes it needs against ``like`` (B, ...)."""
+    if value.ndim == 0:
+        return value
+    given = tuple(value.shape)
+    checks.require(value.shape == like.shape[:1], argument, f"() or {tuple(like.shape[:1])}", given)
+    return value.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def sum_except_batch(value: Tensor) -> Tensor:
+    """Sum (B, ...) over everything but the batch: (B,)."""
+    return value.reshape(len(value), -1).sum(1)
+
+
+def alpha(logsnr: Tensor) -> Tensor:
+    """Signal scale ``sqrt(sigmoid(logsnr))``, same shape as ``logsnr``."""
+    checks.floating("logsnr", logsnr)
+    return torch.sigmoid(logsnr).sqrt()
+
+
+def sigma(logsnr: Tensor) -> Tensor:
+    """Noise scale ``sqrt(sigmoid(-logsnr))``, same shape as ``logsnr``."""
+    checks.floating("logsnr", logsnr)
+    return torch.sigmoid(-logsnr).sqrt()
+
+
+def diffuse(x: Tensor, logsnr: Tensor, eps: Tensor) -> Tensor:
+    """Draw from q(z_t | x) with given noise: ``z_t = alpha_t x + sigma_t eps`` (eq-marginal).
+
+    ``x`` and ``eps`` have shape (B, ...), ``logsnr`` () or (B,); the result has the shape of ``x``.
+    Raises ``ValueError`` for other shapes, integers, NaN or infinity.
+    """
+    checks.floating("x", x)
+    checks.floating("eps", eps)
+    checks.same_shape("eps", eps, x)
+    return expand(alpha(logsnr), x) * x + expand(sigma(logsnr), x) * eps
+
+
+def removed(logsnr_s: Tensor, logsnr_t: Tensor) -> Tensor:
+    """The share of noise variance that one step back removes, ``c = -expm1(lambda_t - lambda_s)``.
+
+    It lies in [0, 1]. ``expm1`` keeps its digits when the two levels are close; the textbook form
+    ``1 - exp(...)`` loses them in float32. Raises ``ValueError`` unless s is the less noisy level.
+    """
+    checks.floating("logsnr_s", logsnr_s)
+    checks.floating("logsnr_t", logsnr_t)
+    drop = logsnr_t - logsnr_s
+    if checks.readable(drop):
+        rises = f"a rise of up to {drop.max().item() if drop.numel() else 0:.3g}"
+        checks.require(bool((drop <= 0).all()), "logsnr_t", "at most logsnr_s (s < t)", rises)
+    return -torch.expm1(drop)
+
+
+def transition(logsnr_s: Tensor, logsnr_t: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and variance of q(z_t | z_s) = N(alpha_ts z_s, var_ts I) (eq-transition).
+
+    ``alpha_ts = alpha_t / alpha_s`` and ``var_ts = sigma_t^2 - alpha_ts^2 sigma_s^2
+    = -sigma_t^2 expm1(lambda_t - lambda_s)``; both have the shape of the levels, () or (B,).
+    Raises ``ValueError`` unless ``logsnr_s >= logsnr_t``.
+    """
+    var_ts = torch.sigmoid(-logsnr_t) * removed(logsnr_s, logsnr_t)
+    return alpha(logsnr_t) / alpha(logsnr_s), var_ts
+
+
+def posterior(z_t: Tensor, x: Tensor, logsnr_s: Tensor, logsnr_t: Tensor) -> Normal:
+    """The top-down posterior q(z_s | z_t, x) (eq-posterior).
+
+    mean ``alpha_ts sigma_s^2 / sigma_t^2 z_t + alpha_s c x``, variance ``sigma_s^2 c`` with
+    ``c = -expm1(lambda_t - lambda_s)``. ``z_t`` and ``x`` have shape (B, ...); the variance has
+    shape () or (B, 1, ..., 1), so that it broadcasts against the mean.
+    """
+    checks.floating("z_t", z_t)
+    checks.floating("x", x)
+    checks.same_shape("z_t", z_t, x)
+    c = removed(logsnr_s, logsnr_t)
+    var_s, var_t = torch.sigmoid(-logsnr_s), torch.sigmoid(-logsnr_t)
+    from_z = alpha(logsnr_t) / alpha(logsnr_s) * var_s / var_t
+    from_x = alpha(logsnr_s) * c
+    return Normal(expand(from_z, x) * z_t + expand(from_x, x) * x, expand(var_s * c, x))
+
+
+def kl(q: Normal, p: Normal) -> Tensor:
+    """KL(q || p) of two Gaussians with independent coordinates, in nats per example: (B,).
+
+    ``sum_i 1/2 (r_i - 1 - log r_i + (mean_q - mean_p)_i^2 / var_p)`` with ``r = var_q / var_p``.
+    Raises ``ValueError`` unless the variances are positive.
+    """
+    for name, normal in (("q", q), ("p", p)):
+        if checks.readable(normal.var):
+            positive = bool((normal.var > 0).all())
+            checks.require(positive, f"{name}.var", "positive variances", "zero, negative or NaN")
+    excess = (q.var - p.var) / p.var
+    distance = (q.mean - p.mean).square() / p.var
+    return sum_except_batch(0.5 * (excess - torch.log1p(excess) + distance))

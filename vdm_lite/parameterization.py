@@ -1,0 +1,108 @@
+r"""What the network predicts: a row ``(a, b)`` that says ``y = a x + b eps``.
+
+Together with z = alpha x + sigma eps, a row makes a 2x2 system. Its determinant::
+
+    determinant = alpha b - sigma a
+
+turns any output into any other (``solve``) and any error into any other::
+
+    ||y - y_hat||^2 = (determinant / alpha)^2 ||eps - eps_hat||^2
+                    = (determinant / sigma)^2 ||x - x_hat||^2
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vdm_lite import checks
+from vdm_lite.gaussian import alpha, expand, sigma
+
+
+@dataclass(frozen=True)
+class Parameterization:
+    """A network output ``y = a(logsnr) x + b(logsnr) eps``; both coefficients take () or (B,)."""
+
+    name: str
+    a: Callable[[Tensor], Tensor]
+    b: Callable[[Tensor], Tensor]
+
+    def output(self, denoiser: Callable[[Tensor, Tensor], Tensor], z: Tensor, logsnr: Tensor):
+        """Run the network: ``y_hat`` with the shape of ``z``."""
+        y = denoiser(z, logsnr).to(z.dtype)
+        checks.same_shape("denoiser(z, logsnr)", y, z)
+        return y
+
+
+class _Energy(Parameterization):
+    """The network returns one energy per example, (B,); the output is the score -dE/dz."""
+
+    def output(self, denoiser: Callable[[Tensor, Tensor], Tensor], z: Tensor, logsnr: Tensor):
+        keep_graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            z = z if z.requires_grad else z.detach().requires_grad_()
+            energy = denoiser(z, logsnr)
+            checks.same_shape("denoiser(z, logsnr)", energy, z.reshape(len(z), -1)[:, 0])
+            (gradient,) = torch.autograd.grad(energy.sum(), z, create_graph=keep_graph)
+        return -gradient.to(z.dtype)
+
+
+IMAGE = Parameterization("image", torch.ones_like, torch.zeros_like)
+NOISE = Parameterization("noise", torch.zeros_like, torch.ones_like)
+SCORE = Parameterization("score", torch.zeros_like, lambda logsnr: -1 / sigma(logsnr))
+ENERGY = _Energy("energy", SCORE.a, SCORE.b)
+VELOCITY = Parameterization("velocity", lambda logsnr: -sigma(logsnr), alpha)
+FLOW = Parameterization("flow", lambda logsnr: -torch.ones_like(logsnr), torch.ones_like)
+
+
+class Prediction(NamedTuple):
+    """Clean data ``x`` and noise ``eps`` (B, ...) that together explain z at level ``logsnr``."""
+
+    x: Tensor
+    eps: Tensor
+    logsnr: Tensor
+
+    @property
+    def score(self) -> Tensor:
+        """``-eps / sigma``, an estimate of the gradient of log q(z_t)."""
+        return target(SCORE, self.x, self.eps, self.logsnr)
+
+    @property
+    def velocity(self) -> Tensor:
+        """``alpha eps - sigma x``."""
+        return target(VELOCITY, self.x, self.eps, self.logsnr)
+
+    @property
+    def flow(self) -> Tensor:
+        """``eps - x``."""
+        return target(FLOW, self.x, self.eps, self.logsnr)
+
+
+def target(p: Parameterization, x: Tensor, eps: Tensor, logsnr: Tensor) -> Tensor:
+    """What the network should say: ``y = a x + b eps``, with the shape of ``x`` (B, ...)."""
+    checks.floating("x", x)
+    checks.floating("eps", eps)
+    checks.same_shape("eps", eps, x)
+    return expand(p.a(logsnr), x) * x + expand(p.b(logsnr), x) * eps
+
+
+def determinant(p: Parameterization, logsnr: Tensor) -> Tensor:
+    """``alpha b - sigma a``, same shape as ``logsnr``; zero would make the output ambiguous."""
+    return alpha(logsnr) * p.b(logsnr) - sigma(logsnr) * p.a(logsnr)
+
+
+def solve(p: Parameterization, y: Tensor, z: Tensor, logsnr: Tensor) -> Prediction:
+    """Solve ``y = a x + b eps`` and ``z = alpha x + sigma eps`` for x and eps (eq-solve).
+
+    ``x = (b z - sigma y) / determinant``, ``eps = (alpha y - a z) / determinant``. ``y`` and ``z``
+    have shape (B, ...), ``logsnr`` () or (B,). Raises ``ValueError`` for other shapes or integers.
+    """
+    checks.floating("y", y)
+    checks.floating("z", z)
+    checks.same_shape("y", y, z)
+    scale = determinant(p, logsnr)
+    x = expand(p.b(logsnr) / scale, z) * z - expand(sigma(logsnr) / scale, z) * y
+    eps = expand(alpha(logsnr) / scale, z) * y - expand(p.a(logsnr) / scale, z) * z
+    return Prediction(x, eps, logsnr)

@@ -1,0 +1,77 @@
+r"""From noise to data: step functions, and one generator that walks them from t = 1 to t = 0.
+
+A step takes a prediction at level t and draws the latent at the less noisy level s:
+``step(prediction, z_t, logsnr_s, generator) -> z_s``.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vdm_lite import checks
+from vdm_lite.diffusion import VariationalDiffusion
+from vdm_lite.gaussian import diffuse, posterior
+from vdm_lite.parameterization import Prediction
+from vdm_lite.schedules import levels
+
+Step = Callable[[Prediction, Tensor, Tensor, torch.Generator | None], Tensor]
+
+
+class State(NamedTuple):
+    """One moment of sampling: the time reached, the latents z there, and x_hat that led there."""
+
+    t: float
+    z: Tensor
+    x_hat: Tensor
+
+
+def ancestral_step(
+    prediction: Prediction, z_t: Tensor, logsnr_s: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw z_s from the model's p(z_s | z_t) = q(z_s | z_t, x_hat) (eq-generative-transition)."""
+    q = posterior(z_t, prediction.x, logsnr_s, prediction.logsnr)
+    noise = torch.randn(z_t.shape, generator=generator, device=z_t.device, dtype=z_t.dtype)
+    return q.mean + q.var.sqrt() * noise
+
+
+def ddim_step(
+    prediction: Prediction, z_t: Tensor, logsnr_s: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """The deterministic step ``z_s = alpha_s x_hat + sigma_s eps_hat`` (Song et al. 2021)."""
+    return diffuse(prediction.x, logsnr_s, prediction.eps)
+
+
+@torch.no_grad()
+def sample(
+    model: VariationalDiffusion,
+    shape: tuple[int, ...],
+    steps: int,
+    step: Step = ancestral_step,
+    generator: torch.Generator | None = None,
+) -> Iterator[State]:
+    """Walk from z_1 ~ N(0, I) of shape (B, ...) to z_0 in ``steps`` steps, yielding each state.
+
+    Data are ``model.likelihood.decode(state.x_hat)`` of the last state. Tensors live where the
+    model's parameters do, or the generator's where it has none. ``ValueError`` for ``steps < 1``.
+    """
+    checks.count("steps", steps)
+    z = _start(model, shape, generator)
+    checks.batch("shape", z)
+    logsnr_s, logsnr_t = levels(model.schedule, steps, z)
+    for i in reversed(range(steps)):
+        prediction = model.predict(z, logsnr_t[i])
+        z = step(prediction, z, logsnr_s[i], generator)
+        yield State(i / steps, z, prediction.x)
+
+
+def _start(
+    model: VariationalDiffusion, shape: tuple[int, ...], generator: torch.Generator | None
+) -> Tensor:
+    like = next(model.parameters(), None)
+    if like is None:
+        device = None if generator is None else generator.device
+        return torch.randn(shape, generator=generator, device=device)
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return torch.randn(shape, generator=generator, device=like.device, dtype=dtype)
