@@ -1,0 +1,158 @@
+"""Data of the book: toys whose density is known, digits, and Fashion-MNIST.
+
+Toys are two-dimensional :class:`vdm_lite.exact.GaussianMixture` objects: curves made of many small
+Gaussians, so samples, density, score and the best denoiser are all exact. They fill about
+[-1.3, 1.3]^2. Images come as integer levels (N, 1, H, W), the form that
+:class:`vdm_lite.likelihood.Discretized` takes.
+"""
+
+import gzip
+import hashlib
+import importlib.resources
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vdm_lite import checks
+from vdm_lite.exact import GaussianMixture
+
+FASHION_CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker")
+FASHION_CLASSES += ("Bag", "Ankle boot")
+SUBSET_SHA256 = "1d459a5ec7c3b89e51f08abf08ee1998b2a3b78badb2dff1e858a0aef7643f40"
+FULL_SHA256 = "2cbc59191665e1ba3f2494648f17edac5974f748ab89fb2ae05597d658161f54"
+
+
+class Images(NamedTuple):
+    """Images as levels 0 … levels-1, split into training and test data."""
+
+    train: Tensor
+    """(N, 1, H, W), uint8."""
+    test: Tensor
+    train_labels: Tensor
+    """(N,), int64."""
+    test_labels: Tensor
+    levels: int
+
+
+def eight_gaussians() -> GaussianMixture:
+    """Eight round bumps on the unit circle, each of width 0.1: the easiest toy."""
+    return _mixture(
+        *_polar(torch.ones(8), 2 * math.pi * torch.arange(8) / 8), torch.full((8,), 0.1)
+    )
+
+
+def moons() -> GaussianMixture:
+    """Two half circles of radius 0.8 that reach into each other; width 0.06."""
+    x, y = _polar(torch.full((32,), 0.8), math.pi * _spread(32))
+    xs, ys = torch.cat([x - 0.4, 0.4 - x]), torch.cat([y - 0.2, 0.2 - y])
+    return _mixture(xs, ys, torch.full((64,), 0.06))
+
+
+def swirl() -> GaussianMixture:
+    """One spiral arm of 1.75 turns, evenly dense along its length; width 0.05."""
+    along = _spread(64).sqrt()
+    return _mixture(*_polar(1.2 * along, 3.5 * math.pi * along), torch.full((64,), 0.05))
+
+
+def pinwheel() -> GaussianMixture:
+    """Four curved blades, narrow at the hub (0.03) and wide at the tip (0.11)."""
+    radius = (0.25 + 0.95 * _spread(16)).repeat(4)
+    blade = torch.arange(4).repeat_interleave(16)
+    return _mixture(*_polar(radius, math.pi / 2 * blade + 1.3 * radius), 0.01 + 0.085 * radius)
+
+
+def _spread(n: int) -> Tensor:
+    """``n`` midpoints of equal pieces of [0, 1]."""
+    return (torch.arange(n) + 0.5) / n
+
+
+def _polar(radius: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    return radius * angle.cos(), radius * angle.sin()
+
+
+def _mixture(x: Tensor, y: Tensor, stds: Tensor) -> GaussianMixture:
+    return GaussianMixture(torch.full_like(x, 1 / len(x)), torch.stack([x, y], 1), stds)
+
+
+def digits() -> Images:
+    """scikit-learn's 1,797 digits (8x8, 17 levels): every fifth of each class is for testing.
+
+    The file runs from writer to writer, so both parts see all hands. 1,442 + 355 images.
+    """
+    from sklearn.datasets import load_digits  # slow to import, and only needed here
+
+    source = load_digits()
+    images = torch.from_numpy(source.images).to(torch.uint8)[:, None]
+    labels = torch.from_numpy(source.target).long()
+    test = rank_in_class(labels) % 5 == 4
+    return Images(images[~test], images[test], labels[~test], labels[test], levels=17)
+
+
+def fashion_mnist(folder: str | os.PathLike | None = None) -> Images:
+    """Fashion-MNIST (28x28, 256 levels): the 10,000 + 2,000 images that ship with the library.
+
+    Every class has 1,000 + 200 images; :data:`FASHION_CLASSES` names them. ``folder`` with the four
+    original ``.gz`` files (Debian: ``/usr/share/datasets/fashion-mnist``) gives all
+    60,000 + 10,000. MIT licence, (c) 2017 Zalando SE; see ``datasets/LICENSE-fashion-mnist.txt``.
+
+    Raises FileNotFoundError for a missing file, ValueError for one with other content.
+    """
+    images = _shipped() if folder is None else _original(Path(folder))
+    expected = SUBSET_SHA256 if folder is None else FULL_SHA256
+    checks.require(checksum(images[:4]) == expected, "folder", f"SHA-256 {expected}", "other data")
+    return images
+
+
+def checksum(arrays: Iterable[Tensor]) -> str:
+    """SHA-256 of the arrays' values, one byte each, in the order given."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(array.to(torch.uint8).contiguous().numpy())
+    return digest.hexdigest()
+
+
+def _shipped() -> Images:
+    path = importlib.resources.files("vdm_lite") / "datasets" / "fashion_mnist.npz"
+    with path.open("rb") as file, np.load(file) as arrays:
+        return _images(*(arrays[k] for k in ("train", "test", "train_labels", "test_labels")))
+
+
+def _original(folder: Path) -> Images:
+    kinds = ("images-idx3", "labels-idx1")
+    train, train_labels = (_idx(folder / f"train-{kind}-ubyte.gz") for kind in kinds)
+    test, test_labels = (_idx(folder / f"t10k-{kind}-ubyte.gz") for kind in kinds)
+    return _images(train[:, None], test[:, None], train_labels, test_labels)
+
+
+def _images(
+    train: np.ndarray, test: np.ndarray, train_labels: np.ndarray, test_labels: np.ndarray
+) -> Images:
+    labels = (torch.from_numpy(t).long() for t in (train_labels, test_labels))
+    return Images(torch.from_numpy(train), torch.from_numpy(test), *labels, levels=256)
+
+
+def _idx(path: Path) -> np.ndarray:
+    """An idx file: two zeros, type 8 (bytes), the number of axes, their sizes, then the bytes."""
+    if not path.is_file():
+        raise FileNotFoundError(f"folder: expected one that holds {path.name}, got {path.parent}")
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise ValueError(f"folder: expected a gzip file, got {path}: {error}") from error
+    axes = content[3] if content[:3] == b"\0\0\10" else 0
+    shape = np.frombuffer(content, ">u4", axes, offset=4).astype(int) if axes else ()
+    if not axes or len(content) != 4 + 4 * axes + math.prod(shape):
+        raise ValueError(f"folder: expected an idx file of bytes, got {path}")
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape).copy()
+
+
+def rank_in_class(labels: Tensor) -> Tensor:
+    """0 for the first example of each class in file order, 1 for the second, …: (N,)."""
+    same = labels[:, None] == labels.unique()
+    return (same.cumsum(0) - 1)[same]
