@@ -1,0 +1,123 @@
+"""Checkpoints: safetensors files with JSON metadata in the header, written atomically.
+
+A file is either complete or not there: it is written beside its final name, flushed to the disk
+and then renamed, so a run that is killed leaves the last good checkpoint. Nothing is pickled, so
+reading a file never runs code. Tensors are named ``ema.*`` (the averaged weights, the ones to
+evaluate) and, where a run can resume from the file, also ``model.*``, ``optimizer.*``, ``rng.*``.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import save
+from torch import Tensor, nn
+
+FORMAT = "vdm_lite-checkpoint"
+VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used: names the file, what was expected and what was given."""
+
+    def __init__(self, path: str | os.PathLike, expected: object, given: object):
+        super().__init__(f"{os.fspath(path)}: expected {expected}, given {given}")
+
+
+def write(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping) -> None:
+    """Write ``tensors`` and JSON-able ``metadata`` to ``path``, all or nothing."""
+    header = {"format": FORMAT, "version": VERSION, **metadata}
+    # Clones, because safetensors refuses tensors that share memory (tied weights).
+    on_cpu = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    _write_bytes(Path(path), save(on_cpu, {"vdm_lite": json.dumps(header)}))
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")  # the same folder: a rename cannot cross disks
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors (on the CPU) and metadata of a checkpoint.
+
+    Raises CheckpointError for a file that is missing, truncated, written by something else, or
+    written by a version of the format that this library does not know.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(path, "a checkpoint file", "no such file")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = _header(path, file.metadata() or {})
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(path, "a complete safetensors file", error) from error
+
+
+def _header(path: str | os.PathLike, metadata: Mapping[str, str]) -> dict[str, Any]:
+    if "vdm_lite" not in metadata:
+        raise CheckpointError(path, f"metadata of the format {FORMAT!r}", sorted(metadata))
+    header = json.loads(metadata["vdm_lite"])
+    given = header.get("format"), header.get("version")
+    if given != (FORMAT, VERSION):
+        raise CheckpointError(path, f"{FORMAT!r} version {VERSION}", f"{given[0]!r} {given[1]}")
+    return header
+
+
+def join(**parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``join(model={"w": t})`` is ``{"model.w": t}``: many state dictionaries in one file."""
+    return {f"{part}.{name}": t for part, state in parts.items() for name, t in state.items()}
+
+
+def part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The inverse of :func:`join` for one part."""
+    prefix = name + "."
+    return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+
+
+def load_into(module: nn.Module, weights: Mapping[str, Tensor], path: str | os.PathLike) -> None:
+    """Copy ``weights`` into ``module``; CheckpointError if a name, a shape or a dtype differs."""
+    wanted = {name: _kind(t) for name, t in module.state_dict().items()}
+    found = {name: _kind(t) for name, t in weights.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise CheckpointError(
+                path,
+                f"{name} to be {wanted.get(name, 'absent')}, as in {type(module).__name__}",
+                found.get(name, "nothing of that name"),
+            )
+    module.load_state_dict(weights)
+
+
+def _kind(t: Tensor) -> str:
+    return f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}"
+
+
+def save_weights(
+    path: str | os.PathLike, model: nn.Module, config: Mapping[str, Any] | None = None
+) -> None:
+    """Save weights alone, for shipping: give the averaged model of :func:`vdm_lite.training.fit`.
+
+    ``config`` is whatever the reader needs to build the model again; it must be JSON-able.
+    """
+    write(path, join(ema=model.state_dict()), {"config": dict(config or {})})
+
+
+def load_weights(path: str | os.PathLike, model: nn.Module) -> dict[str, Any]:
+    """Load the averaged weights of any checkpoint into ``model``; return its metadata.
+
+    The metadata hold ``config`` and, if a run wrote the file, ``step``. Raises CheckpointError.
+    """
+    tensors, metadata = read(path)
+    load_into(model, part(tensors, "ema"), path)
+    return metadata
