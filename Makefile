@@ -1,0 +1,68 @@
+# Needs Python 3.11 or newer, make and a package index. With npm the site hosts MathJax itself.
+PYTHON ?= python3
+PORT ?= 8000
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: book serve lab test bench relink clean help mathjax
+
+book: .venv/.ready mathjax ## build the site into _build/html (the first time runs every notebook)
+	@$(BIN)/jupyter-book build -W -n --keep-going . || { \
+	  rm -rf _build/.doctrees; \
+	  echo "The build stopped at the warnings or failing cells above. Mend them, then: make book"; \
+	  exit 1; }
+	@echo "The book is ready: _build/html/index.html. To read it: make serve"
+
+serve: book ## build, then show the site on this machine (PORT=8000)
+	@echo "Open http://127.0.0.1:$(PORT)/ and stop with Ctrl-C"
+	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+lab: .venv/.ready ## open the chapters in JupyterLab
+	@$(BIN)/jupyter lab notebooks
+
+test: .venv/.referees book ## check the style, run all tests and every notebook
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m pytest -n auto --maxprocesses=4 \
+	  --dist=loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=120 tests notebooks
+	@echo "All tests passed. To time the library beside its peers: make bench"
+
+bench: ## time the library beside its peers, in an environment of their own
+	@bash benchmarks/run.sh
+
+relink: ## give the book its public address (REPO=https://github.com/org/name)
+	@$(PYTHON) book/_ext/relink.py $(REPO)
+
+clean: ## remove what the commands made, except the environments .venv and node_modules
+	@rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+	@echo "Clean. To build the book again: make book"
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) \
+	  | awk -F'|' '{ printf "  %-12s %s\n", $$1, $$2 }'
+	@echo "To start: make book"
+
+.venv/.ready: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed: make book PYTHON=python3.12"; exit 1; }
+	@echo "Installing the book's tools into .venv (once; some minutes)"
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --progress-bar on -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+.venv/.referees: .venv/.ready tests/requirements-referees.txt
+	@echo "Installing the implementations that the tests compare with"
+	@$(BIN)/python -m pip install --quiet --no-deps -r tests/requirements-referees.txt
+	@touch $@
+
+mathjax: node_modules/.ready
+	@[ -e $< ] || echo "No npm: the pages will load MathJax from its public CDN."
+
+node_modules/.ready: package.json package-lock.json
+	@if command -v npm >/dev/null; then \
+	  echo "Fetching the browser files from npm"; \
+	  npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && touch $@ || true; fi

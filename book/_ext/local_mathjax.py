@@ -1,0 +1,35 @@
+"""Serve MathJax from the site itself, so that no page asks another host for anything."""
+
+import shutil
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+logger = logging.getLogger(__name__)
+
+# The whole package is 24 MB; these parts are what a page with CHTML output can ask for.
+PARTS = ("tex-chtml.js", "input/tex", "output/chtml", "a11y", "ui", "sre")
+
+
+def copy_mathjax(app: Sphinx) -> None:
+    """Copy MathJax from node_modules into the site, or say that the pages will use the CDN."""
+    source = Path(app.srcdir, "node_modules/mathjax/es5")
+    if app.builder.format != "html":
+        return
+    if not source.exists():
+        logger.info("MathJax was not installed (no npm): the pages load it from its public CDN.")
+        return
+    app.config.mathjax_path = "mathjax/tex-chtml.js"
+    target = Path(app.outdir, "_static/mathjax")
+    if not target.exists():
+        for part in PARTS:
+            (target / part).parent.mkdir(parents=True, exist_ok=True)
+            copy = shutil.copytree if (source / part).is_dir() else shutil.copy
+            copy(source / part, target / part)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Connect the extension."""
+    app.connect("builder-inited", copy_mathjax)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
