@@ -1,0 +1,82 @@
+"""How a denoiser sees its two inputs: Fourier features of z_t, a sinusoidal embedding of logsnr.
+
+A denoiser is any module `(z, logsnr) -> y`: z is (B, ...), logsnr () or (B,), y has z's shape.
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+
+class FourierFeatures(nn.Module):
+    r"""Append sin(2^n pi z) and cos(2^n pi z) for each n in `exponents` to z, on the channel axis.
+
+    The features make the last bits of a pixel visible to a convolution. For data in [-1, 1] with K
+    levels, 2 / K apart, the useful exponents are log2(K) - 1 and log2(K): (7, 8) for 8-bit images.
+
+    (B, C, ...) -> (B, C (1 + 2 len(exponents)), ...).
+    """
+
+    def __init__(self, exponents: Sequence[int] = (7, 8)) -> None:
+        super().__init__()
+        self.exponents = tuple(exponents)
+
+    def channels(self, channels: int) -> int:
+        """The number of channels that come out for `channels` going in."""
+        return channels * (1 + 2 * len(self.exponents))
+
+    def forward(self, z: Tensor) -> Tensor:
+        angles = [2.0**n * math.pi * z for n in self.exponents]
+        return torch.cat([z, *(f(angle) for angle in angles for f in (torch.sin, torch.cos))], 1)
+
+
+class LogsnrEmbedding(nn.Module):
+    r"""Embed logsnr: sinusoids, then a two-layer perceptron. () or (B,) -> (1, dim) or (B, dim).
+
+    The sinusoids are sin(w_k logsnr), cos(w_k logsnr) with w_k = 80^{k / (n - 1)} / 20, k < n = 32:
+    from 1/20, where sin is monotone over all of [-20, 20], to 4, a period of about 1.6 nats.
+    Computed outside autocast: in bfloat16 the fast sinusoids would lose the position.
+    """
+
+    sinusoids = 32
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(2 * self.sinusoids, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU()
+        )
+
+    def forward(self, logsnr: Tensor) -> Tensor:
+        with _no_autocast(logsnr.device.type):
+            k = torch.arange(self.sinusoids, device=logsnr.device, dtype=logsnr.dtype)
+            angle = logsnr.reshape(-1, 1) * (80 ** (k / (self.sinusoids - 1)) / 20)
+            waves = torch.cat([angle.sin(), angle.cos()], 1)
+            return self.mlp(waves.to(self.mlp[0].weight.dtype))
+
+
+def _no_autocast(device_type: str) -> AbstractContextManager:
+    """Autocast switched off, where the device (unlike meta) has it."""
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
+
+
+def check_inputs(z: Tensor, logsnr: Tensor, shape: tuple[int | str, ...]) -> None:
+    """Raise ValueError unless z fits `shape` (strings match any size) and logsnr is () or (B,)."""
+    fits = z.ndim == len(shape) and all(
+        isinstance(want, str) or want == size for want, size in zip(shape, z.shape, strict=True)
+    )
+    if not fits:
+        expected = ", ".join(map(str, shape))
+        raise ValueError(f"z: expected shape ({expected}), got {tuple(z.shape)}")
+    if logsnr.shape not in ((), z.shape[:1]):
+        raise ValueError(
+            f"logsnr: expected shape () or ({len(z)},) as z has {len(z)} examples, "
+            f"got {tuple(logsnr.shape)}"
+        )
+    for name, value in (("z", z), ("logsnr", logsnr)):
+        if not value.is_floating_point():
+            raise ValueError(f"{name}: expected a floating-point tensor, got {value.dtype}")
