@@ -5,7 +5,8 @@ at least 3:1, and any two stay apart for readers with protanopia, deuteranopia o
 Figures keep their white panel in dark mode: dark ink on it is readable on either page.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -14,6 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.patches import Circle, FancyArrowPatch
 from torch import Tensor
+
+from vdm_lite.elbo import Elbo
+from vdm_lite.gaussian import sum_except_batch
 
 COLORS = {
     "data": "#202020",  # x
@@ -24,6 +28,12 @@ COLORS = {
     "likelihood": "#2d6347",  # p(x | z), and what an observation says
     "network": "#a63603",  # x̂, ε̂ and the model p
 }
+ELBO_COLORS = {
+    "prior": COLORS["prior"],
+    "reconstruction": COLORS["likelihood"],
+    "diffusion": COLORS["latent"],
+}
+RADIUS = 0.28  # of a node of a graphical model, whose neighbors are one unit away
 STYLE = {
     "figure.figsize": (6.4, 3.4),
     "figure.dpi": 150,
@@ -54,3 +64,143 @@ def shades(n: int, colormap: str = "cividis") -> list[tuple[float, float, float,
     """``n`` colors from dark to light for an ordered quantity (times, depths, levels of noise)."""
     cmap: Colormap = plt.get_cmap(colormap)
     return [cmap(0.85 * i / max(n - 1, 1)) for i in range(n)]  # the lightest end fades on white
+
+
+def image_grid(
+    images: Tensor, columns: int = 8, levels: int | None = None, ax: Axes | None = None
+) -> Axes:
+    """Tile images (N, 1 or 3, H, W) into one picture, without axes.
+
+    Floats are shown from -1 (black) to 1; with ``levels``, whole numbers from 0 to levels-1.
+    """
+    ax = ax or plt.gca()
+    low, high = (-1, 1) if levels is None else (0, levels - 1)
+    images = ((images.detach().cpu().double() - low) / (high - low)).clamp(0, 1)
+    ax.imshow(_tile(images, columns).movedim(0, -1).expand(-1, -1, 3).numpy())
+    ax.set_axis_off()
+    return ax
+
+
+def _tile(images: Tensor, columns: int) -> Tensor:
+    """(N, C, H, W) to one image (C, rows (H+1) - 1, columns (W+1) - 1) with white gaps."""
+    padded = torch.nn.functional.pad(images, (0, 1, 0, 1), value=1.0)
+    columns = min(columns, len(images))
+    blank = padded.new_ones(-len(images) % columns, *padded.shape[1:])
+    rows = torch.cat([padded, blank]).unflatten(0, (-1, columns))
+    return rows.permute(2, 0, 3, 1, 4).flatten(1, 2).flatten(2, 3)[:, :-1, :-1]
+
+
+def scatter(points: Tensor, quantity: str = "data", ax: Axes | None = None) -> Axes:
+    """Points (N, 2) in the color of their ``quantity``, on equal axes."""
+    ax = ax or plt.gca()
+    ax.scatter(*points.detach().cpu().T, s=4, color=COLORS[quantity], alpha=0.5, linewidths=0)
+    ax.set_aspect("equal")
+    return ax
+
+
+def density(
+    log_prob: Callable[[Tensor], Tensor], half_width: float = 1.6, ax: Axes | None = None
+) -> Axes:
+    """The density of a 2-D ``log_prob`` (N, 2) -> (N,) on a square around 0: darker is denser."""
+    ax = ax or plt.gca()
+    side = torch.linspace(-half_width, half_width, 200)
+    x, y = torch.meshgrid(side, side, indexing="xy")
+    value = log_prob(torch.stack([x, y], -1).reshape(-1, 2)).exp().reshape(x.shape).detach()
+    extent = (-half_width, half_width, -half_width, half_width)
+    ax.imshow(value, cmap="gray_r", origin="lower", extent=extent, interpolation="bilinear")
+    return ax
+
+
+def elbo_bars(elbos: Mapping[str, Elbo], dims: int | None = None, ax: Axes | None = None) -> Axes:
+    """One horizontal bar for each named Elbo: its three mean costs, and their sum at the end.
+
+    In nats per example, or in bits/dim if the number of dimensions ``dims`` is given.
+    """
+    ax = ax or plt.gca()
+    unit = 1.0 if dims is None else dims * math.log(2)
+    names = list(elbos)
+    ends = [0.0] * len(names)
+    for term, color in ELBO_COLORS.items():
+        widths = [sum_except_batch(getattr(e, term)).mean().item() / unit for e in elbos.values()]
+        ax.barh(names, widths, left=ends, color=color, height=0.6, label=term)
+        ends = [end + width for end, width in zip(ends, widths, strict=True)]
+    for i, end in enumerate(ends):
+        ax.annotate(f"{end:.3g}", (end, i), (4, 0), textcoords="offset points", va="center")
+    ax.invert_yaxis()
+    ax.margins(x=0.1)
+    ax.set_xlabel("nats" if dims is None else "bits/dim")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    return ax
+
+
+def trajectories(t: Sequence[float], z: Tensor, ax: Axes | None = None) -> Axes:
+    """Paths of 1-D latents z (times, N) against time ``t``, noisy (t = 1) on the left."""
+    ax = ax or plt.gca()
+    ax.plot(t, z.detach().cpu(), color=COLORS["latent"], linewidth=0.8, alpha=0.5)
+    ax.set(xlim=(1, 0), xlabel="$t$", ylabel="$z_t$")
+    return ax
+
+
+class Node(NamedTuple):
+    """A random variable of a graphical model; an observed one is drawn filled."""
+
+    x: float
+    y: float
+    label: str
+    quantity: str = "latent"
+    observed: bool = False
+
+
+class Edge(NamedTuple):
+    """An arrow between two nodes, by name; ``bend`` curves it, ``dashed`` marks inference."""
+
+    start: str
+    end: str
+    dashed: bool = False
+    bend: float = 0.0
+
+
+def graphical_model(
+    nodes: Mapping[str, Node], edges: Sequence[Edge], ax: Axes | None = None
+) -> Axes:
+    """Draw a directed graphical model, one unit between neighbors.
+
+    Solid arrows generate (the color of the network), dashed ones infer (that of the posterior).
+    """
+    ax = ax or plt.gca()
+    for edge in edges:
+        ax.add_patch(_arrow(nodes[edge.start], nodes[edge.end], edge))
+    for node in nodes.values():
+        ax.add_patch(_circle(node))
+        ink = "white" if node.observed else COLORS[node.quantity]
+        ax.annotate(node.label, (node.x, node.y), ha="center", va="center", color=ink, size=12)
+    ax.set(aspect="equal")
+    ax.autoscale_view()
+    ax.margins(0.05)
+    ax.set_axis_off()
+    return ax
+
+
+def _circle(node: Node) -> Circle:
+    color = COLORS[node.quantity]
+    face = color if node.observed else "white"
+    return Circle((node.x, node.y), RADIUS, facecolor=face, edgecolor=color, linewidth=1.8)
+
+
+def _arrow(start: Node, end: Node, edge: Edge) -> FancyArrowPatch:
+    """From rim to rim; matplotlib would shorten it by points, and our circles have data units."""
+    color = COLORS["posterior" if edge.dashed else "network"]
+    return FancyArrowPatch(
+        (start.x, start.y),
+        (end.x, end.y),
+        connectionstyle=f"arc3,rad={edge.bend}",
+        patchA=_circle(start),
+        patchB=_circle(end),
+        shrinkA=2,
+        shrinkB=2,
+        arrowstyle="-|>",
+        mutation_scale=12,
+        linestyle="--" if edge.dashed else "-",
+        color=color,
+        linewidth=1.6,
+    )
