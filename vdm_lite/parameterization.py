@@ -94,7 +94,7 @@ def determinant(p: Parameterization, logsnr: Tensor) -> Tensor:
 
 
 def solve(p: Parameterization, y: Tensor, z: Tensor, logsnr: Tensor) -> Prediction:
-    """Solve ``y = a x + b eps`` and ``z = alpha x + sigma eps`` for x and eps (eq-solve).
+    """Solve ``y = a x + b eps`` and ``z = alpha x + sigma eps`` for x and eps.
 
     ``x = (b z - sigma y) / determinant``, ``eps = (alpha y - a z) / determinant``. ``y`` and ``z``
     have shape (B, ...), ``logsnr`` () or (B,). Raises ``ValueError`` for other shapes or integers.
