@@ -92,7 +92,7 @@ class GaussianMixture:
         terms = self._terms(z, alpha(logsnr), sigma(logsnr))
         means = self._component_means(terms)
         between = (means - _mix(terms.share, means).unsqueeze(1)).square().sum(-1)
-        within = self.dims * terms.stds.square() * _column(sigma(logsnr)).square() / terms.var
+        within = self.dims * (terms.stds * terms.noise).square() / terms.var
         return (terms.share * (within + between)).sum(1)
 
     def mmse(self, logsnr: Tensor) -> Tensor:
@@ -142,12 +142,13 @@ class GaussianMixture:
         expected = f"(B, {', '.join(map(str, self.event_shape))})"
         checks.require(z.shape[1:] == self.event_shape, "z", expected, tuple(z.shape))
         checks.batch("z", z)
-        scale, stds = _column(scale), self.stds.to(z)[None]
-        var = scale.square() * stds.square() + _column(noise).square()
-        offset = z.flatten(1).unsqueeze(1) - scale.unsqueeze(-1) * self.means.to(z).flatten(1)
+        flat, stds = z.flatten(1), self.stds.to(z)
+        scale, noise = expand(scale, flat), expand(noise, flat)
+        var = (scale * stds).square() + noise.square()
+        offset = flat.unsqueeze(1) - scale.unsqueeze(-1) * self.means.to(z).flatten(1)
         distance = offset.square().sum(-1) / var + self.dims * (2 * math.pi * var).log()
         log_joint = self.weights.to(z).log() - 0.5 * distance
-        return _Terms(log_joint, log_joint.softmax(1), offset, scale, var, stds)
+        return _Terms(log_joint, log_joint.softmax(1), offset, scale, noise, var, stds)
 
     def _component_means(self, terms: "_Terms") -> Tensor:
         """``E[x | z_t, component k]``: (B, K, D)."""
@@ -159,19 +160,15 @@ class _Terms(NamedTuple):
     log_joint: Tensor  # log w_k + log N(z; alpha m_k, v_k I), (B, K)
     share: Tensor  # r_k, the probability of component k given z, (B, K)
     offset: Tensor  # z - alpha m_k, (B, K, D)
-    scale: Tensor  # alpha, (B or 1, 1)
-    var: Tensor  # v_k, (B or 1, K)
-    stds: Tensor  # s_k, (1, K)
+    scale: Tensor  # alpha, (B, 1) or ()
+    noise: Tensor  # sigma, (B, 1) or ()
+    var: Tensor  # v_k, (B, K) or (K,)
+    stds: Tensor  # s_k, (K,)
 
 
 def _mix(share: Tensor, values: Tensor) -> Tensor:
     """``sum_k share_k values_k``: (B, K) and (B, K, D) to (B, D)."""
     return (share.unsqueeze(-1) * values).sum(1)
-
-
-def _column(level: Tensor) -> Tensor:
-    """() or (B,) to (1, 1) or (B, 1), to stand against the component axis."""
-    return level.reshape(-1, 1)
 
 
 class Gaussian(GaussianMixture):
@@ -186,6 +183,7 @@ class FiniteData(GaussianMixture):
     """Data that are one of N points (N, ...), each with its probability (N,)."""
 
     def __init__(self, points: Tensor, weights: Tensor | None = None) -> None:
+        checks.batch("points", points)
         weights = points.new_full((len(points),), 1 / len(points)) if weights is None else weights
         super().__init__(weights, points, torch.zeros_like(weights))
 

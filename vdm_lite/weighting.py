@@ -11,7 +11,7 @@ from torch import Tensor
 
 Weighting = Callable[[Tensor], Tensor]
 
-EDM_PEAK = -3.3114  # where the EDM weight is largest; see the test for its derivation
+EDM_PEAK = -3.307778  # where the EDM weight is largest; see the test for its derivation
 
 
 def elbo(logsnr: Tensor) -> Tensor:

@@ -1,0 +1,127 @@
+"""Likelihoods, the three costs, and the toys whose bound is known."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vdm_lite import elbo, exact, gaussian, likelihood
+from vdm_lite.elbo import Elbo
+from vdm_lite.likelihood import Discretized
+from vdm_lite.schedules import FlowMatching, Linear
+
+F64 = torch.float64
+
+
+@given(levels=st.integers(1, 300))
+def test_levels_survive_the_round_trip(levels):
+    codec = Discretized(levels)
+    data = torch.arange(levels)[:, None]
+    assert torch.equal(codec.decode(codec.encode(data)), data)
+    grid = [2 * (k + 0.5) / levels - 1 for k in range(levels)]
+    torch.testing.assert_close(codec.encode(data)[:, 0], torch.tensor(grid))
+
+
+def test_discretized_is_bayes_with_an_even_prior():
+    codec, logsnr = Discretized(5), torch.tensor([1.0, 3.0], dtype=F64)
+    z = torch.randn(2, 3, dtype=F64)
+    grid = codec.encode(torch.arange(5)).to(F64)
+    mean = gaussian.alpha(logsnr)[:, None, None] * grid
+    normal = torch.distributions.Normal(mean, gaussian.sigma(logsnr)[:, None, None])
+    joint = normal.log_prob(z[..., None])  # log q(z_0 | x = enc(k))
+    want = (joint - joint.logsumexp(-1, keepdim=True))[..., 2].sum(1)
+    got = codec.log_prob(torch.full((2, 3), 2), z, logsnr)
+    # The levels' grid is exact only to float32 here, hence the tolerance.
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_gaussian_likelihood_is_the_scaled_marginal():
+    logsnr = torch.tensor([2.0, 5.0], dtype=F64)
+    x, z = torch.randn(2, 2, 4, dtype=F64)
+    mean = z / gaussian.alpha(logsnr)[:, None]
+    normal = torch.distributions.Normal(mean, torch.exp(-logsnr / 2)[:, None])
+    got = likelihood.Gaussian().log_prob(x, z, logsnr)
+    torch.testing.assert_close(got, normal.log_prob(x).sum(1))
+
+
+def test_prior_is_a_kl_and_keeps_its_digits_in_float32():
+    x, logsnr = torch.rand(3, 4, dtype=F64), torch.tensor(-8.0, dtype=F64)
+    a, s = gaussian.alpha(logsnr), gaussian.sigma(logsnr)
+    standard = gaussian.Normal(torch.zeros(3, 4, dtype=F64), torch.ones((), dtype=F64))
+    want = gaussian.kl(gaussian.Normal(a * x, s**2), standard)
+    torch.testing.assert_close(elbo.prior(x, logsnr), want)
+    in_float32 = elbo.prior(0 * x.float(), logsnr.float()).to(F64)
+    exactly = elbo.prior(0 * x, logsnr)
+    torch.testing.assert_close(in_float32, exactly, rtol=1e-3, atol=0)
+
+
+def test_elbo_adds_its_costs_and_layers():
+    two, one = torch.full((2,), 2.0), torch.ones(2)
+    torch.testing.assert_close(Elbo(one, two, two).nelbo, torch.full((2,), 5.0))
+    torch.testing.assert_close(Elbo(one, two, torch.ones(2, 7)).nelbo, torch.full((2,), 10.0))
+
+
+def test_bits_per_dim():
+    torch.testing.assert_close(
+        elbo.bits_per_dim(torch.tensor([math.log(256) * 12]), 12), torch.tensor([8.0])
+    )
+
+
+@pytest.mark.parametrize("schedule", [Linear(6.0, -6.0), FlowMatching(6.0, -6.0)])
+def test_gaussian_data_have_a_closed_form(schedule):
+    data = exact.Gaussian(torch.zeros(1, dtype=F64), math.sqrt(2.5))
+    limit = 0.5 * math.log((1 + 2.5 * math.exp(6)) / (1 + 2.5 * math.exp(-6)))
+    assert elbo.diffusion_from_mmse(data.mmse, schedule).item() == pytest.approx(limit, abs=1e-9)
+
+
+def test_the_sum_over_layers_is_written_out():
+    """Against the sum of 1/2 (SNR(s) - SNR(t)) mmse(t) with plain exponentials."""
+    data, schedule = exact.TWO_BUMPS, Linear(4.0, -4.0)
+    snr = schedule(torch.linspace(0, 1, 11, dtype=F64)).exp()
+    want = 0.5 * ((snr[:-1] - snr[1:]) * data.mmse(snr[1:].log())).sum()
+    torch.testing.assert_close(elbo.diffusion_from_mmse(data.mmse, schedule, 10), want)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    event=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    dtype=st.sampled_from([torch.uint8, torch.int16, torch.int64, torch.float32]),
+)
+def test_shapes_and_dtypes(batch, event, dtype):
+    data = torch.zeros(batch, *event, dtype=dtype)
+    codec = Discretized(17)
+    x = codec.encode(data)
+    assert x.shape == data.shape and x.dtype == torch.float32
+    assert codec.log_prob(data, x, torch.tensor(5.0)).shape == (batch,)
+    assert elbo.prior(x, torch.tensor(-5.0)).shape == (batch,)
+
+
+@pytest.mark.parametrize(
+    ("call", "argument"),
+    [
+        (lambda: Discretized(0), "levels"),
+        (lambda: Discretized(8).encode(torch.tensor([[8]])), "data"),
+        (lambda: Discretized(8).encode(torch.tensor([[-1]])), "data"),
+        (lambda: Discretized(8).encode(torch.tensor([[0.5]])), "data"),
+        (lambda: Discretized(8).encode(torch.tensor([[float("nan")]])), "data"),
+        (lambda: Discretized(8).encode(torch.empty(0, 3)), "data"),
+        (lambda: Discretized(8).encode([1, 2]), "data"),
+        (lambda: Discretized(8).decode(torch.tensor([1])), "x"),
+        (lambda: likelihood.Gaussian().encode(torch.ones(2, 2).int()), "data"),
+        (lambda: likelihood.Gaussian().encode(torch.empty(0, 2)), "data"),
+        (
+            lambda: Discretized(8).log_prob(
+                torch.ones(2, 3).int(), torch.ones(3, 2), torch.zeros(())
+            ),
+            "z_0",
+        ),
+        (lambda: elbo.bits_per_dim(torch.ones(1), 0), "dims"),
+        (lambda: elbo.diffusion_from_mmse(exact.TWO_BUMPS.mmse, Linear(), 0), "steps"),
+    ],
+)
+def test_bad_input_is_named(call, argument):
+    with pytest.raises(ValueError, match=rf"^{argument}: expected .+, got .+"):
+        call()
