@@ -49,7 +49,7 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 9,
     "lines.linewidth": 2.0,
-    "mathtext.fontset": "cm",
+    "mathtext.fontset": "dejavuserif",
     "image.cmap": "gray",
     "image.interpolation": "nearest",
 }
@@ -63,7 +63,7 @@ def use_style() -> None:
 def shades(n: int, colormap: str = "cividis") -> list[tuple[float, float, float, float]]:
     """``n`` colors from dark to light for an ordered quantity (times, depths, levels of noise)."""
     cmap: Colormap = plt.get_cmap(colormap)
-    return [cmap(0.85 * i / max(n - 1, 1)) for i in range(n)]  # the lightest end fades on white
+    return [cmap(0.75 * i / max(n - 1, 1)) for i in range(n)]  # the lightest end fades on white
 
 
 def image_grid(
@@ -168,10 +168,10 @@ def graphical_model(
     Solid arrows generate (the color of the network), dashed ones infer (that of the posterior).
     """
     ax = ax or plt.gca()
+    circles = {name: ax.add_patch(_circle(node)) for name, node in nodes.items()}
     for edge in edges:
-        ax.add_patch(_arrow(nodes[edge.start], nodes[edge.end], edge))
+        ax.add_patch(_arrow(circles[edge.start], circles[edge.end], edge))
     for node in nodes.values():
-        ax.add_patch(_circle(node))
         ink = "white" if node.observed else COLORS[node.quantity]
         ax.annotate(node.label, (node.x, node.y), ha="center", va="center", color=ink, size=12)
     ax.set(aspect="equal")
@@ -187,20 +187,20 @@ def _circle(node: Node) -> Circle:
     return Circle((node.x, node.y), RADIUS, facecolor=face, edgecolor=color, linewidth=1.8)
 
 
-def _arrow(start: Node, end: Node, edge: Edge) -> FancyArrowPatch:
-    """From rim to rim; matplotlib would shorten it by points, and our circles have data units."""
-    color = COLORS["posterior" if edge.dashed else "network"]
+def _arrow(start: Circle, end: Circle, edge: Edge) -> FancyArrowPatch:
+    """From rim to rim: matplotlib cuts off what lies inside the two circles."""
     return FancyArrowPatch(
-        (start.x, start.y),
-        (end.x, end.y),
-        connectionstyle=f"arc3,rad={edge.bend}",
-        patchA=_circle(start),
-        patchB=_circle(end),
+        start.center,
+        end.center,
+        patchA=start,
+        patchB=end,
         shrinkA=2,
         shrinkB=2,
+        connectionstyle=f"arc3,rad={edge.bend}",
+        clip_on=False,  # a bend may leave the axes
         arrowstyle="-|>",
         mutation_scale=12,
         linestyle="--" if edge.dashed else "-",
-        color=color,
+        color=COLORS["posterior" if edge.dashed else "network"],
         linewidth=1.6,
     )
