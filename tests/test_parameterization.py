@@ -89,7 +89,12 @@ def test_properties_name_the_outputs():
             lambda a, s: a**2 + s**2,
             lambda lam: torch.sigmoid(lam) * (1 + torch.exp(-lam)) ** 2,
         ),
-        (FLOW, lambda a, s: (-1, 1), lambda a, s: a + s, lambda lam: (1 + torch.exp(-lam / 2)) ** 2),
+        (
+            FLOW,
+            lambda a, s: (-1, 1),
+            lambda a, s: a + s,
+            lambda lam: (1 + torch.exp(-lam / 2)) ** 2,
+        ),
     ],
 )
 def test_the_table_of_rows_determinants_and_error_ratios(p, row, det, per_noise):

@@ -142,5 +142,5 @@ def require_falling(schedule: Schedule) -> None:
     with torch.no_grad():
         logsnr = schedule(torch.linspace(0, 1, 65, device=like.device, dtype=like.dtype))
     if checks.readable(logsnr):
-        falls = bool((logsnr.diff() < 0).all())
+        falls = bool(logsnr.isfinite().all() and (logsnr.diff() < 0).all())
         checks.require(falls, "schedule", "finite logsnr that falls with t", "one that does not")

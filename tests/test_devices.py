@@ -1,0 +1,93 @@
+"""Nothing in the core makes a tensor on the wrong device or of the wrong dtype.
+
+The ``meta`` device holds shapes without numbers: a tensor that the code makes on the CPU by
+mistake cannot mix with it, so these tests fail here and not on the reader's GPU.
+"""
+
+import pytest
+import torch
+
+from vdm_lite import elbo, gaussian, samplers, times, weighting
+from vdm_lite.diffusion import VariationalDiffusion
+from vdm_lite.likelihood import Discretized, Gaussian
+from vdm_lite.nets import UNet
+from vdm_lite.parameterization import ENERGY, FLOW, IMAGE, NOISE, SCORE, VELOCITY
+from vdm_lite.schedules import EDM, Cosine, FlowMatching, Linear, rate
+
+CURVES = [Linear(), Cosine(), FlowMatching(), EDM()]
+OUTPUTS = [IMAGE, NOISE, SCORE, VELOCITY, FLOW]
+
+
+class Scale(torch.nn.Module):
+    """A denoiser with one parameter, so that the model has a device."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.ones((), **options))
+
+    def forward(self, z, logsnr):
+        return self.factor * z
+
+
+class Energy(Scale):
+    def forward(self, z, logsnr):
+        return self.factor * z.square().flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("schedule", CURVES, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("p", OUTPUTS, ids=lambda p: p.name)
+def test_loss_bound_and_training_step_stay_on_the_device(schedule, p):
+    model = VariationalDiffusion(Scale(device="meta"), schedule, p)
+    x = torch.empty(4, 3, device="meta")
+    for weight in (weighting.elbo, weighting.edm_monotonic, weighting.min_snr()):
+        for sampler in (times.uniform, times.low_discrepancy):
+            assert model.loss(x, weight, sampler).device.type == "meta"
+    costs = [cost for steps in (None, 7) for cost in model.elbo(x, steps)]
+    assert all(cost.device.type == "meta" for cost in costs)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model.loss(x).mean().backward()
+    optimizer.step()
+    assert model.denoiser.factor.grad.device.type == "meta"
+
+
+def test_energy_stays_on_the_device():
+    model = VariationalDiffusion(Energy(device="meta"), parameterization=ENERGY)
+    model.loss(torch.empty(4, 3, device="meta")).mean().backward()
+    assert model.denoiser.factor.grad.device.type == "meta"
+
+
+def test_unet_on_integer_levels_stays_on_the_device():
+    with torch.device("meta"):
+        model = VariationalDiffusion(UNet(), likelihood=Discretized(17))
+    data = torch.empty(2, 1, 8, 8, dtype=torch.uint8, device="meta")
+    costs = model.elbo(data, 5)
+    assert all(cost.device.type == "meta" for cost in costs)
+    model.loss(data).sum().backward()
+
+
+@pytest.mark.parametrize("step", [samplers.ancestral_step, samplers.ddim_step])
+def test_sampling_stays_on_the_device(step):
+    model = VariationalDiffusion(Scale(device="meta"))
+    for state in samplers.sample(model, (2, 3), 4, step):
+        assert state.z.device.type == state.x_hat.device.type == "meta"
+
+
+def test_likelihoods_stay_on_the_device():
+    z, logsnr = torch.empty(2, 3, device="meta"), torch.empty(2, device="meta")
+    for likelihood, data in ((Gaussian(), z), (Discretized(9), z.long())):
+        assert likelihood.log_prob(data, z, logsnr).device.type == "meta"
+        assert likelihood.decode(likelihood.encode(data)).device.type == "meta"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_dtype_of_the_data_is_kept(dtype):
+    model = VariationalDiffusion(Scale(dtype=dtype))
+    x = torch.randn(4, 3, dtype=dtype)
+    assert model.loss(x).dtype == dtype
+    assert all(cost.dtype == dtype for cost in model.elbo(x, 3))
+    assert all(state.z.dtype == dtype for state in samplers.sample(model, (2, 3), 2))
+    t = torch.rand(4, dtype=dtype)
+    for schedule in CURVES:
+        assert all(value.dtype == dtype for value in rate(schedule, t))
+    q = gaussian.posterior(x, x, *torch.tensor([1.0, 0.0], dtype=dtype))
+    assert q.mean.dtype == q.var.dtype == elbo.prior(x, q.var).dtype == dtype
