@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -101,6 +102,43 @@ def load_into(module: nn.Module, weights: Mapping[str, Tensor], path: str | os.P
 
 def _kind(t: Tensor) -> str:
     return f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}"
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What the optimizer remembers of each parameter, by names such as ``0.exp_avg``."""
+    states = optimizer.state_dict()["state"]
+    return {f"{i}.{key}": t for i, state in states.items() for key, t in state.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of :func:`optimizer_state`; the optimizer keeps its own settings."""
+    states: dict[int, dict[str, Tensor]] = {}
+    for name, t in tensors.items():
+        i, key = name.split(".")
+        states.setdefault(int(i), {})[key] = t
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": states, "param_groups": groups})
+
+
+def random_states(generator: torch.Generator) -> dict[str, Tensor]:
+    """The state of ``generator`` and of the global ones, which dropout draws from."""
+    states = {generator.device.type: generator.get_state(), "global": torch.get_rng_state()}
+    if generator.device.type == "cuda":
+        states["global_cuda"] = torch.cuda.get_rng_state(generator.device)
+    return states
+
+
+def load_random_states(
+    generator: torch.Generator, states: Mapping[str, Tensor], path: str | os.PathLike
+) -> None:
+    """The inverse of :func:`random_states`; CheckpointError if they are of another device."""
+    device = generator.device.type
+    if device not in states:
+        raise CheckpointError(path, f"a run on {device}", f"one on {sorted(states)[0]}")
+    generator.set_state(states[device])
+    torch.set_rng_state(states["global"])
+    if device == "cuda":
+        torch.cuda.set_rng_state(states["global_cuda"], generator.device)
 
 
 def save_weights(

@@ -22,10 +22,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from vdm_lite import checkpoints
+from vdm_lite import checkpoints, checks
 from vdm_lite.checkpoints import CheckpointError
-from vdm_lite.checks import batch as nonempty
-from vdm_lite.checks import count, require
 
 
 class Step(NamedTuple):
@@ -106,20 +104,27 @@ def fit(
     Raises ValueError for a bad argument, CheckpointError for a checkpoint of another run, and
     FloatingPointError, before the update, if the loss or its gradient is not finite.
     """
-    count("steps", steps)
-    count("every", every)
-    require(isinstance(data, Tensor), "data", "a tensor (N, ...)", type(data).__name__)
-    nonempty("data", data)
-    count("batch_size", batch_size)
-    require(batch_size <= len(data), "batch_size", f"at most len(data) = {len(data)}", batch_size)
-    require(any(p.requires_grad for p in model.parameters()), "model", "trainable weights", "none")
+    _check(model, data, steps, batch_size, every)
     settings = {"examples": len(data), "batch_size": batch_size, "lr": lr, "warmup": warmup}
     settings |= {"clip": clip, "ema_decay": ema_decay, "seed": seed, "config": dict(config or {})}
     run = _Run(model, loss or model.loss, settings)
     if checkpoint is not None and Path(checkpoint).exists():
         run.load(checkpoint)
-        require(run.step <= steps, "steps", f"at least {run.step}, as in {checkpoint}", steps)
+        done = f"at least {run.step}, as in {checkpoint}"
+        checks.require(run.step <= steps, "steps", done, steps)
     return _updates(run, data, steps, checkpoint, every, progress)
+
+
+def _check(model: nn.Module, data: Tensor, steps: int, batch_size: int, every: int) -> None:
+    checks.count("steps", steps)
+    checks.count("every", every)
+    checks.count("batch_size", batch_size)
+    checks.require(isinstance(data, Tensor), "data", "a tensor (N, ...)", type(data).__name__)
+    checks.batch("data", data)
+    enough = batch_size <= len(data)
+    checks.require(enough, "batch_size", f"at most len(data) = {len(data)}", batch_size)
+    trainable = any(p.requires_grad for p in model.parameters())
+    checks.require(trainable, "model", "trainable weights", "none")
 
 
 def _updates(
@@ -168,7 +173,8 @@ class _Run:
         self.optimizer.zero_grad()
         batch = self.batch(data)
         loss = self.loss_of(batch, generator=self.generator)
-        require(loss.shape == batch.shape[:1], "loss", f"shape ({len(batch)},)", tuple(loss.shape))
+        one_each = loss.shape == batch.shape[:1]
+        checks.require(one_each, "loss", f"shape ({len(batch)},)", tuple(loss.shape))
         loss.mean().backward()
         norm = nn.utils.clip_grad_norm_(self.weights, self.settings["clip"])
         # One read for both, after all of the step is queued: an accelerator is waited for once.
@@ -193,14 +199,11 @@ class _Run:
         return self.settings["lr"] * min(1.0, (self.step + 1) / max(self.settings["warmup"], 1))
 
     def save(self, path: str | os.PathLike) -> None:
-        optimizer = self.optimizer.state_dict()["state"]
         tensors = checkpoints.join(
             model=self.model.state_dict(),
             ema=self.ema.module.state_dict(),
-            optimizer={
-                f"{i}.{key}": t for i, state in optimizer.items() for key, t in state.items()
-            },
-            rng=_random_states(self.generator),
+            optimizer=checkpoints.optimizer_state(self.optimizer),
+            rng=checkpoints.random_states(self.generator),
         )
         numbers = {"step": self.step, "loss": self.loss, "grad_norm": self.grad_norm}
         checkpoints.write(path, tensors, {**self.settings, **numbers})
@@ -215,31 +218,5 @@ class _Run:
         checkpoints.load_into(self.ema.module, checkpoints.part(tensors, "ema"), path)
         self.step, self.loss, self.grad_norm = (metadata[k] for k in ("step", "loss", "grad_norm"))
         self.ema.n_averaged.fill_(self.step)
-        self._load_optimizer(checkpoints.part(tensors, "optimizer"))
-        _set_random_states(self.generator, checkpoints.part(tensors, "rng"), path)
-
-    def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, t in tensors.items():
-            i, key = name.split(".")
-            state.setdefault(int(i), {})[key] = t
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def _random_states(generator: torch.Generator) -> dict[str, Tensor]:
-    """Our generator, and the global ones that dropout draws from."""
-    states = {str(generator.device.type): generator.get_state(), "global": torch.get_rng_state()}
-    if generator.device.type == "cuda":
-        states["global_cuda"] = torch.cuda.get_rng_state(generator.device)
-    return states
-
-
-def _set_random_states(generator: torch.Generator, states: dict[str, Tensor], path) -> None:
-    device = generator.device.type
-    if device not in states:
-        raise CheckpointError(path, f"a run on {device}", f"one on {sorted(states)[0]}")
-    generator.set_state(states[device])
-    torch.set_rng_state(states["global"])
-    if device == "cuda":
-        torch.cuda.set_rng_state(states["global_cuda"], generator.device)
+        checkpoints.load_optimizer(self.optimizer, checkpoints.part(tensors, "optimizer"))
+        checkpoints.load_random_states(self.generator, checkpoints.part(tensors, "rng"), path)
