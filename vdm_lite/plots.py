@@ -5,6 +5,7 @@ at least 3:1, and any two stay apart for readers with protanopia, deuteranopia o
 Figures keep their white panel in dark mode: dark ink on it is readable on either page.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -13,11 +14,14 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch
 from torch import Tensor
 
 from vdm_lite.elbo import Elbo
-from vdm_lite.gaussian import sum_except_batch
+from vdm_lite.exact import GaussianMixture
+from vdm_lite.gaussian import Normal, sum_except_batch
+from vdm_lite.schedules import Schedule
 
 COLORS = {
     "data": "#202020",  # x
@@ -204,3 +208,123 @@ def _arrow(start: Circle, end: Circle, edge: Edge) -> FancyArrowPatch:
         color=COLORS["posterior" if edge.dashed else "network"],
         linewidth=1.6,
     )
+
+
+def two_hierarchies() -> Figure:
+    """A hierarchical VAE with top-down inference, and beside it a diffusion model."""
+    figure, axes = plt.subplots(1, 2, figsize=(5.6, 4.2))
+    layers = [("hierarchical VAE: $q$ is learned", ["$z_1$", "$z_2$", "$z_3$"])]
+    layers.append(("diffusion: $q$ is fixed", ["$z_0$", "$z_{1/2}$", "$z_1$"]))
+    for ax, (title, labels) in zip(axes, layers, strict=True):
+        nodes = {"x": Node(0, 0, "$x$", "data", observed=True)}
+        nodes |= {label: Node(0, i + 1, label) for i, label in enumerate(labels)}
+        order = list(nodes)
+        edges = [Edge(a, b) for b, a in itertools.pairwise(order)]
+        edges += [Edge(a, b, True, 0.5) for b, a in itertools.pairwise(labels)]
+        edges += [Edge("x", label, True, 0.55) for label in labels]
+        graphical_model(nodes, edges, ax).set(title=title, xlim=(-1.1, 1.6), ylim=(-0.4, 3.4))
+    return figure
+
+
+def titled_images(images: Tensor, titles: Sequence[str]) -> Figure:
+    """Rows of images (rows, columns, 1, H, W) in [-1, 1], a title above each column."""
+    rows, columns = images.shape[:2]
+    figure, axes = plt.subplots(rows, columns, figsize=(7, 7.2 * rows / columns), squeeze=False)
+    for ax, image in zip(axes.flat, images.flatten(0, 1), strict=True):
+        image_grid(image[None], ax=ax)
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.set_title(title)
+    return figure
+
+
+def bells(normals: Mapping[str, Normal], ax: Axes | None = None, symbol: str = "$z_s$") -> Axes:
+    """Densities of one-dimensional Gaussians, each named by a quantity of the palette."""
+    ax = ax or plt.gca()
+    stds = {name: normal.var.sqrt() for name, normal in normals.items()}
+    low = min((n.mean - 4 * stds[name]).item() for name, n in normals.items())
+    high = max((n.mean + 4 * stds[name]).item() for name, n in normals.items())
+    z = torch.linspace(max(low, -4), min(high, 4), 1000)
+    for name, normal in normals.items():
+        density = torch.distributions.Normal(normal.mean.item(), stds[name].item()).log_prob(z)
+        ax.plot(z, density.exp(), color=COLORS[name], label=name)
+        ax.fill_between(z, density.exp(), color=COLORS[name], alpha=0.15, linewidth=0)
+    ax.set(xlabel=symbol, ylabel="density", ylim=(0, None))
+    ax.legend()
+    return ax
+
+
+def posterior_panels(views: Mapping[str, tuple[Mapping[str, Normal], Tensor]]) -> Figure:
+    """One column a view: prior, likelihood and posterior of a pixel above z_t, mean and draw."""
+    size = (7.4, 4.1)
+    figure, axes = plt.subplots(2, len(views), figsize=size, height_ratios=(2, 1), squeeze=False)
+    for (top, bottom), (title, (curves, images)) in zip(axes.T, views.items(), strict=True):
+        bells(curves, top).set(title=title, ylabel="")
+        image_grid(images, ax=bottom).set_title("$z_t$        $\\mu_Q$      draw")
+        if top is not axes[0, 0]:
+            top.get_legend().remove()
+    axes[0, 0].set_ylabel("density")
+    return figure
+
+
+def forward_density(
+    toy: GaussianMixture, schedule: Schedule, paths: Tensor | None = None, ax: Axes | None = None
+) -> Axes:
+    """The density q(z_t) of one-dimensional data over time, with ``paths`` (times, N) on top."""
+    ax = ax or plt.gca()
+    t, z = torch.linspace(0, 1, 241).double(), torch.linspace(-3, 3, 301).double()
+    grid = torch.cartesian_prod(z, t)
+    density = toy.log_marginal(grid[:, :1], schedule(grid[:, 1])).exp().view(len(z), len(t))
+    shown = density / density.amax(0)
+    ax.imshow(shown, cmap="gray_r", vmax=2, origin="lower", extent=(0, 1, -3, 3), aspect="auto")
+    if paths is not None:
+        time = torch.linspace(0, 1, len(paths))
+        ax.plot(time, paths.cpu(), color=COLORS["latent"], linewidth=0.8)
+    ax.set(xlabel="$t$", ylabel="$z_t$", ylim=(-3, 3))
+    return ax
+
+
+def correlations(matrices: Sequence[Tensor], titles: Sequence[str], names: Sequence[str]) -> Figure:
+    """Correlation matrices side by side, with their values written in; ``names`` are the times."""
+    figure, axes = plt.subplots(1, len(matrices), figsize=(7, 3.6), squeeze=False)
+    ticks = range(len(names))
+    for ax, matrix, title in zip(axes.flat, matrices, titles, strict=True):
+        ax.imshow(matrix, cmap="Purples", vmin=0, vmax=1)
+        for i, j in torch.cartesian_prod(*2 * [torch.arange(len(names))]).tolist():
+            ink = "white" if matrix[i, j] > 0.6 else "black"
+            ax.annotate(f"{matrix[i, j]:.2f}", (j, i), ha="center", va="center", color=ink, size=8)
+        ax.set(title=title, xticks=ticks, yticks=ticks, xlabel="$t$", ylabel="$t$")
+        ax.set(xticklabels=names, yticklabels=names)
+    return figure
+
+
+def information_curves(
+    logsnr: Tensor, finite: Tensor, continuous: Tensor, entropy: Tensor, ax: Axes | None = None
+) -> Axes:
+    """I(x; z_t) of a finite and a continuous toy against log SNR, noisier to the right."""
+    ax = ax or plt.gca()
+    ax.plot(logsnr, finite, color=COLORS["latent"], label="8 levels")
+    ax.plot(logsnr, continuous, "--", color=COLORS["latent"], label="two bumps")
+    ax.axhline(entropy.item(), color=COLORS["data"], linewidth=1, linestyle=":")
+    ax.annotate(
+        "$H(X)$ of the 8 levels",
+        (logsnr[-1].item(), entropy.item()),
+        (0, 4),
+        textcoords="offset points",
+        ha="right",
+    )
+    ax.set(xlabel="log SNR $\\lambda_t$", ylabel="$I(x; z_t)$ in nats", ylim=(0, None))
+    ax.invert_xaxis()
+    ax.legend()
+    return ax
+
+
+def float32_errors(table: Tensor, expm1: Tensor, ax: Axes | None = None) -> Axes:
+    """Relative errors (steps,) of the posterior variance against t, on a logarithmic axis."""
+    ax = ax or plt.gca()
+    t = torch.linspace(0, 1, len(table) + 1)[1:]
+    floor = torch.finfo(torch.float32).eps / 100  # an error of 0 has no logarithm
+    for error, color, label in ((table, "data", "table form"), (expm1, "posterior", "expm1 form")):
+        ax.semilogy(t, error.clamp(min=floor), ".", color=COLORS[color], markersize=2, label=label)
+    ax.set(xlabel="$t$", ylabel="relative error of $\\sigma_Q^2$")
+    ax.legend(markerscale=5)
+    return ax
