@@ -1,0 +1,179 @@
+"""Time a training step and a sampling step of our U-Net beside azula's and diffusers'.
+
+All have about 1 M parameters, three resolutions and one residual block at each, going down and
+going up (diffusers adds one going up and two in the middle: it has no smaller setting). Widths are
+32, 64, ... from the top, narrower lower down where a peer would exceed 1 M. Each peer is timed in
+both memory layouts; the faster one counts. Timings are interleaved, so that whatever else the
+machine does falls on all alike; ratios are those of the fastest times, as other work on the machine
+can only add to a time. The table shows medians beside them.
+"""
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+from azula.nn.layers import SineEncoding
+from azula.nn.unet import UNet as AzulaUNet
+from diffusers import UNet2DModel
+from torch import Tensor, nn
+
+from vdm_lite.nets import UNet
+
+RESULTS = Path(__file__).parent / "results"
+BATCH = 64
+GOALS = {"azula": 1.0, "diffusers": 1.3}  # a training step: the peer's time over ours, at least
+
+
+class Azula(nn.Module):
+    """azula's U-Net with an embedding of the noise level, which it leaves to its caller."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Sequential(SineEncoding(64), nn.Linear(64, 64), nn.SiLU())
+        # Group normalization, as in ours, is the fastest of the norms that it offers.
+        self.net = AzulaUNet(
+            1,
+            1,
+            hid_channels=(32, 64, 120),
+            hid_blocks=(1, 1, 1),
+            mod_features=64,
+            norm="group",
+            groups=8,
+        )
+
+    def forward(self, z: Tensor, logsnr: Tensor) -> Tensor:
+        return self.net(z, self.embedding(logsnr))
+
+
+class Diffusers(nn.Module):
+    """diffusers' U-Net without attention but in the middle, as we have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = UNet2DModel(
+            sample_size=28,
+            in_channels=1,
+            out_channels=1,
+            block_out_channels=(32, 48, 72),
+            down_block_types=("DownBlock2D",) * 3,
+            up_block_types=("UpBlock2D",) * 3,
+            layers_per_block=1,
+            norm_num_groups=8,
+        )
+
+    def forward(self, z: Tensor, logsnr: Tensor) -> Tensor:
+        return self.net(z, logsnr).sample
+
+
+def contenders() -> dict[str, nn.Module]:
+    """The networks by name; a peer's name is followed by its memory layout."""
+    return {
+        "vdm_lite": UNet(),
+        **{
+            f"{name}, {str(layout).removeprefix('torch.')}": make().to(memory_format=layout)
+            for name, make in (("azula", Azula), ("diffusers", Diffusers))
+            for layout in (torch.contiguous_format, torch.channels_last)
+        },
+    }
+
+
+def training_step(net: nn.Module) -> Callable[[], None]:
+    """Forward, backward and AdamW on the noise-prediction loss of one fixed batch."""
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4)
+    z, eps, logsnr = torch.randn(BATCH, 1, 28, 28), torch.randn(BATCH, 1, 28, 28), torch.rand(BATCH)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (net(z, logsnr) - eps).square().mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def sampling_step(net: nn.Module) -> Callable[[], None]:
+    """One evaluation of the network without gradients, which is all that a sampler pays for."""
+    z, logsnr = torch.randn(BATCH, 1, 28, 28), torch.zeros(BATCH)
+    return torch.no_grad()(lambda: net(z, logsnr))
+
+
+def seconds(step: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def timings(title: str, steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list]:
+    """Seconds of each step in each round, after two rounds of warming up."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for i in range(-2, rounds):
+        print(f"\r{title}: round {max(0, i + 1)} of {rounds}", end="", flush=True)
+        for name, step in steps.items():
+            times[name].append(seconds(step))
+    print("\r" + " " * 60, end="\r")
+    return {name: values[2:] for name, values in times.items()}
+
+
+def summary(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Milliseconds of each step, median and fastest, and the ratio of its fastest time to ours."""
+    fastest = min(times["vdm_lite"])
+    return {
+        name: {"ms": 1e3 * median(t), "fastest_ms": 1e3 * min(t), "ratio": min(t) / fastest}
+        for name, t in times.items()
+    }
+
+
+def table(parameters: dict[str, int], train: dict, sample: dict) -> str:
+    head = f"{'':30} {'parameters':>10}" + "".join(
+        f" {f'{kind} step: median, fastest':>38}" for kind in ("training", "sampling")
+    )
+    rows = [
+        f"{name:30} {count:10,}"
+        + "".join(
+            f" {r[name]['ms']:12.1f} ms {r[name]['fastest_ms']:8.1f} ms {r[name]['ratio']:7.2f} x"
+            for r in (train, sample)
+        )
+        for name, count in parameters.items()
+    ]
+    return "\n".join([head, *rows])
+
+
+def verdict(peer: str, goal: float, train: dict) -> str:
+    ratio = min(result["ratio"] for name, result in train.items() if name.startswith(peer))
+    outcome = "reached" if ratio >= goal else "missed"
+    return f"{peer}: its training step takes {ratio:.2f} times ours; goal {goal}: {outcome}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+
+    nets = contenders()
+    parameters = {name: sum(p.numel() for p in net.parameters()) for name, net in nets.items()}
+    setting = f"batch {BATCH}, 1x28x28, float32, CPU, {arguments.threads} threads"
+    print(f"{setting}, torch {torch.__version__}")
+    steps = {name: training_step(net) for name, net in nets.items()}
+    train = summary(timings("training step", steps, arguments.rounds))
+    steps = {name: sampling_step(net) for name, net in nets.items()}
+    sample = summary(timings("sampling step", steps, arguments.rounds))
+
+    print(table(parameters, train, sample))
+    print(*(verdict(peer, goal, train) for peer, goal in GOALS.items()), sep="\n")
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"steps-{time.strftime('%Y%m%d-%H%M%S')}.json"
+    about = {"setting": setting, "torch": torch.__version__, "machine": platform.platform()}
+    results = {"parameters": parameters, "training": train, "sampling": sample}
+    path.write_text(json.dumps(about | results, indent=2) + "\n")
+    print(f"Written to {path}")
+
+
+if __name__ == "__main__":
+    main()
