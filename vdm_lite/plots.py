@@ -367,18 +367,18 @@ def depth(
     gaps = [(diffusion_from_mmse(error, schedule, n) - limit).item() for n in steps]
     axes["gap"].loglog(steps, gaps, "o", color=COLORS["network"], label="gap")
     tends = [slope / n for n in steps]
-    axes["gap"].loglog(steps, tends, "--", color=COLORS["posterior"], label="slope $/\\ T$")
+    axes["gap"].loglog(steps, tends, "--", color=COLORS["posterior"], label="$1/T$ law")
     axes["gap"].set(xlabel="layers $T$", ylabel="$L_T - L_\\infty$ in nats")
     axes["gap"].legend()
     return figure
 
 
 def three_areas(error: Callable[[Tensor], Tensor], schedules: Mapping[str, Schedule]) -> Figure:
-    """One diffusion cost as an area over SNR, over log SNR, and over each schedule's time.
+    """One diffusion cost as an area over SNR, over log SNR, and over the time of two schedules.
 
-    All panels have the same area: L_inf, in nats.
+    All four panels have the same area: L_inf, in nats.
     """
-    figure, axes = plt.subplots(1, 2 + len(schedules), figsize=(8.4, 2.9))
+    figure, axes = plt.subplots(2, 2, figsize=(6.4, 5))
     first = next(iter(schedules.values()))
     t = torch.linspace(0, 1, 401).double()
     logsnr = first(t)
@@ -388,9 +388,9 @@ def three_areas(error: Callable[[Tensor], Tensor], schedules: Mapping[str, Sched
     for name, schedule in schedules.items():
         level, slope = rate(schedule, t)
         curves += [(f"over time, {name}", "$t$", t, -slope * level.exp() * 0.5 * error(level))]
-    for ax, (title, axis, at, cost) in zip(axes, curves, strict=True):
+    for ax, (title, axis, at, cost) in zip(axes.flat, curves, strict=True):
         ax.fill_between(at, cost, color=COLORS["posterior"], alpha=0.35, linewidth=0)
         ax.plot(at, cost, color=COLORS["posterior"])
         ax.set(title=title, xlabel=axis, ylim=(0, None))
-    axes[0].set_ylabel("nats per unit of the axis")
+    figure.supylabel("nats per unit of the axis", size=10)
     return figure
