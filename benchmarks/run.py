@@ -3,9 +3,9 @@
 All have about 1 M parameters, three resolutions and one residual block at each, going down and
 going up (diffusers adds one going up and two in the middle: it has no smaller setting). Widths are
 32, 64, ... from the top, narrower lower down where a peer would exceed 1 M. Each peer is timed in
-both memory layouts; the faster one counts. Timings are interleaved, so that whatever else the
-machine does falls on all alike; ratios are those of the fastest times, as other work on the machine
-can only add to a time. The table shows medians beside them.
+both memory layouts; the faster one counts. In each round every network takes one step, so that
+whatever else the machine does falls on all alike; a ratio is the median over rounds of the peer's
+time by ours in the same round.
 """
 
 import argparse
@@ -119,24 +119,21 @@ def timings(title: str, steps: dict[str, Callable[[], None]], rounds: int) -> di
 
 
 def summary(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Milliseconds of each step, median and fastest, and the ratio of its fastest time to ours."""
-    fastest = min(times["vdm_lite"])
+    """Median milliseconds of each step, and the median over rounds of its ratio to ours."""
+    ours = times["vdm_lite"]
     return {
-        name: {"ms": 1e3 * median(t), "fastest_ms": 1e3 * min(t), "ratio": min(t) / fastest}
+        name: {"ms": 1e3 * median(t), "ratio": median(a / b for a, b in zip(t, ours, strict=True))}
         for name, t in times.items()
     }
 
 
 def table(parameters: dict[str, int], train: dict, sample: dict) -> str:
     head = f"{'':30} {'parameters':>10}" + "".join(
-        f" {f'{kind} step: median, fastest':>38}" for kind in ("training", "sampling")
+        f" {f'{kind} step, ratio':>25}" for kind in ("training", "sampling")
     )
     rows = [
         f"{name:30} {count:10,}"
-        + "".join(
-            f" {r[name]['ms']:12.1f} ms {r[name]['fastest_ms']:8.1f} ms {r[name]['ratio']:7.2f} x"
-            for r in (train, sample)
-        )
+        + "".join(f" {r[name]['ms']:12.1f} ms {r[name]['ratio']:7.2f} x" for r in (train, sample))
         for name, count in parameters.items()
     ]
     return "\n".join([head, *rows])

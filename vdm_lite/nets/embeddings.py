@@ -14,8 +14,9 @@ from torch import Tensor, nn
 class FourierFeatures(nn.Module):
     r"""Append sin(2^n pi z) and cos(2^n pi z) for each n in `exponents` to z, on the channel axis.
 
-    The features make the last bits of a pixel visible to a convolution. For data in [-1, 1] with K
-    levels, 2 / K apart, the useful exponents are log2(K) - 1 and log2(K): (7, 8) for 8-bit images.
+    They let a convolution see where in the grid of levels a number lies. Data in [-1, 1] with K
+    levels are 2 / K apart: the exponent log2(K) has a period of one level, log2(K) - 1 of two. The
+    default is for 8-bit images (Kingma et al. 2021).
 
     (B, C, ...) -> (B, C (1 + 2 len(exponents)), ...).
     """
