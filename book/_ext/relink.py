@@ -24,7 +24,7 @@ import importlib.util
 if importlib.util.find_spec("vdm_lite") is None:
     """
 UPLOAD = (
-    """print("vdm_lite is missing: upload this project's folder, then run %pip install ./vdm-lite")"""
+    'print("vdm_lite is missing: upload this project\'s folder, then run %pip install ./vdm-lite")'
 )
 
 
@@ -62,8 +62,10 @@ def relink_notebook(path: Path, repository: str) -> None:
     """Write the first code cell of one notebook."""
     notebook = json.loads(path.read_text())
     cell = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+    if "".join(cell["source"]) == first_cell(repository):
+        return
     cell["source"] = first_cell(repository).splitlines(keepends=True)
-    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def relink(root: Path, repository: str) -> None:

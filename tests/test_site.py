@@ -1,0 +1,202 @@
+"""The built site in headless Chromium: console, requests, mathematics, links, phones, themes."""
+
+import functools
+import http.server
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+import pytest
+from bs4 import BeautifulSoup
+from conftest import missing
+from playwright.sync_api import Browser, Page, sync_playwright
+
+SITE = Path(__file__).parents[1] / "_build" / "html"
+PAGES = sorted(
+    path.relative_to(SITE).as_posix()
+    for path in SITE.rglob("*.html")
+    if path.relative_to(SITE).parts[0] not in ("_static", "_sources")
+)
+CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), ""
+)
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+CALM = "() => window.MathJax?.startup?.promise ?? true"
+
+every_page = pytest.mark.parametrize("page", PAGES or ["index.html"])
+every_chapter = pytest.mark.parametrize("page", CHAPTERS or ["notebooks/"])
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serve files without a log."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Serve the site on this machine."""
+    if not PAGES:
+        missing("there is no site yet: make book")
+    handler = functools.partial(Quiet, directory=SITE)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Start one browser for all pages."""
+    if not CHROMIUM:
+        missing("no chromium or google-chrome on this machine")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+class Visit:
+    """One opened page, and what it complained of or asked for on the way."""
+
+    def __init__(self, page: Page, address: str, path: str) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", self.listen)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("requestfailed", lambda request: self.complaints.append(request.url))
+        page.goto(address + path, wait_until="load")
+        page.wait_for_load_state("networkidle")
+        page.evaluate(CALM)
+
+    def listen(self, message: object) -> None:
+        """Keep warnings and errors; the theme's own log lines are no complaint."""
+        if message.type in ("warning", "error"):
+            self.complaints.append(message.text)
+
+
+@pytest.fixture
+def visit(browser: Browser, address: str) -> Iterator:
+    """Open pages in a context of their own."""
+    contexts = []
+
+    def open_page(path: str, viewport: dict = DESKTOP, theme: str = "light") -> Visit:
+        contexts.append(browser.new_context(viewport=viewport, color_scheme=theme))
+        return Visit(contexts[-1].new_page(), address, path)
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def parse(page: str) -> BeautifulSoup:
+    """Read one page of the site."""
+    if not (SITE / page).is_file():
+        missing("there is no site yet: make book")
+    return BeautifulSoup((SITE / page).read_text(), "html.parser")
+
+
+@every_page
+def test_page_is_silent_and_asks_no_other_host(visit, address, page):
+    opened = visit(page)
+    if not (SITE / "_static" / "mathjax").exists():
+        missing("the site was built without npm, so it loads MathJax from a CDN")
+    assert opened.complaints == []
+    elsewhere = [u for u in opened.requests if not u.startswith((address, "data:", "blob:"))]
+    assert elsewhere == []
+
+
+@every_page
+def test_mathematics_is_rendered(visit, page):
+    page_ = visit(page).page
+    assert page_.locator("mjx-merror, [data-mjx-error]").count() == 0
+    sources = page_.locator("span.math, div.math").count()
+    assert page_.locator(".math mjx-container").count() >= sources
+    text = page_.evaluate(
+        "() => { const copy = document.body.cloneNode(true);"
+        " copy.querySelectorAll('pre, code, script, mjx-container').forEach(e => e.remove());"
+        " return copy.textContent }"
+    )
+    assert not any(mark in text for mark in ("$$", r"\(", r"\[", r"\mathbf", "{eq}", "{doc}"))
+
+
+@every_chapter
+def test_chapter_has_mathematics_and_described_figures(visit, page):
+    assert visit(page).page.locator("mjx-container").count() > 0
+    images = parse(page).select("article img")
+    assert images
+    assert [image["src"] for image in images if not image.get("alt", "").strip()] == []
+
+
+@every_page
+def test_phone_needs_no_sideways_scroll(visit, page):
+    page_ = visit(page, viewport=PHONE).page
+    assert page_.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    # A display wider than its box starts at the box's left edge: its head can be read.
+    cut = page_.evaluate(
+        "() => [...document.querySelectorAll('div.math')].filter(box => box.offsetParent &&"
+        " box.querySelector('mjx-container').getBoundingClientRect().left <"
+        " box.getBoundingClientRect().left - 1).map(box => box.id || box.textContent)"
+    )
+    assert cut == []
+
+
+def brightness(page: Page) -> float:
+    """Return the lightness of the page's background, 0 to 255."""
+    color = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return sum(float(part) for part in color[color.index("(") + 1 : -1].split(",")[:3]) / 3
+
+
+def test_both_themes_show_and_switch(visit):
+    assert brightness(visit("book/index.html", theme="light").page) > 200
+    dark = visit("book/index.html", theme="dark").page
+    assert brightness(dark) < 60
+    button = dark.locator("button.theme-switch-button").locator("visible=true").first
+    seen = []
+    for _ in range(3):
+        button.click()
+        seen.append(dark.evaluate("document.documentElement.dataset.theme"))
+    assert set(seen) == {"light", "dark"}
+
+
+def test_one_search_field_and_a_working_sidebar_button(visit):
+    page = visit("book/notation.html").page
+    assert page.locator(".search-button-field, .search-button").locator("visible=true").count() == 1
+    sidebar = page.locator(".bd-sidebar-primary")
+    shown = sidebar.bounding_box()["x"]
+    page.locator("button.primary-toggle").locator("visible=true").click()
+    page.wait_for_timeout(500)
+    assert not sidebar.is_visible() or sidebar.bounding_box()["x"] < shown
+
+
+def test_search_finds_a_term(visit):
+    page = visit("search.html?q=likelihood").page
+    page.wait_for_selector("#search-results li a", timeout=20_000)
+
+
+def anchors(page: str) -> set[str]:
+    """Return every place on a page that a link can point to."""
+    return {tag.get("id") or tag.get("name") for tag in parse(page).select("[id], a[name]")}
+
+
+@every_page
+def test_internal_links_lead_somewhere(page):
+    broken = []
+    for link in parse(page).select("a[href]"):
+        target = urlsplit(urljoin(page, link["href"]))
+        if target.scheme:
+            continue
+        path, place = unquote(target.path) or page, unquote(target.fragment)
+        found = (SITE / path).is_file()
+        if found and place and path.endswith(".html"):
+            found = place in anchors(path)
+        if not found:
+            broken.append(link["href"])
+    assert broken == []
