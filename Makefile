@@ -6,9 +6,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: book serve lab test bench relink clean help mathjax
+.PHONY: book serve lab test bench relink clean help
 
-book: .venv/.ready mathjax ## build the site into _build/html (the first time runs every notebook)
+book: .venv/.ready node_modules/.ready ## build the site into _build/html (the first time runs every notebook)
 	@$(BIN)/jupyter-book build -W -n --keep-going . || { \
 	  rm -rf _build/.doctrees; \
 	  echo "The build stopped at the warnings or failing cells above. Mend them, then: make book"; \
@@ -58,9 +58,6 @@ help: ## list these commands
 	@echo "Installing the implementations that the tests compare with"
 	@$(BIN)/python -m pip install --quiet --no-deps -r tests/requirements-referees.txt
 	@touch $@
-
-mathjax: node_modules/.ready
-	@[ -e $< ] || echo "No npm: the pages will load MathJax from its public CDN."
 
 node_modules/.ready: package.json package-lock.json
 	@if command -v npm >/dev/null; then \
