@@ -229,7 +229,7 @@ def two_hierarchies() -> Figure:
 def titled_images(images: Tensor, titles: Sequence[str]) -> Figure:
     """Rows of images (rows, columns, 1, H, W) in [-1, 1], a title above each column."""
     rows, columns = images.shape[:2]
-    figure, axes = plt.subplots(rows, columns, figsize=(7, 7.2 * rows / columns), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(5.4, 5.8 * rows / columns), squeeze=False)
     for ax, image in zip(axes.flat, images.flatten(0, 1), strict=True):
         image_grid(image[None], ax=ax)
     for ax, title in zip(axes[0], titles, strict=True):
@@ -255,14 +255,18 @@ def bells(normals: Mapping[str, Normal], ax: Axes | None = None, symbol: str = "
 
 def posterior_panels(views: Mapping[str, tuple[Mapping[str, Normal], Tensor]]) -> Figure:
     """One column a view: prior, likelihood and posterior of a pixel above z_t, mean and draw."""
-    size = (7.4, 4.1)
+    size = (6, 4)  # small, so that its letters can be read on a phone
     figure, axes = plt.subplots(2, len(views), figsize=size, height_ratios=(2, 1), squeeze=False)
     for (top, bottom), (title, (curves, images)) in zip(axes.T, views.items(), strict=True):
         bells(curves, top).set(title=title, ylabel="")
-        image_grid(images, ax=bottom).set_title("$z_t$        $\\mu_Q$      draw")
-        if top is not axes[0, 0]:
-            top.get_legend().remove()
+        image_grid(images, ax=bottom)
+        for i, name in enumerate(("$z_t$", "$\\mu_Q$", "draw")):
+            place = ((i + 0.5) / 3, 1.05)
+            bottom.annotate(name, place, xycoords="axes fraction", ha="center", va="bottom")
+        top.get_legend().remove()
     axes[0, 0].set_ylabel("density")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3)
     return figure
 
 
@@ -271,29 +275,31 @@ def forward_density(
 ) -> Axes:
     """The density q(z_t) of one-dimensional data over time, with ``paths`` (times, N) on top."""
     ax = ax or plt.gca()
-    t, z = torch.linspace(0, 1, 241).double(), torch.linspace(-3, 3, 301).double()
+    t, z = torch.linspace(0, 1, 241).double(), torch.linspace(-3.5, 3.5, 351).double()
     grid = torch.cartesian_prod(z, t)
     density = toy.log_marginal(grid[:, :1], schedule(grid[:, 1])).exp().view(len(z), len(t))
     shown = density / density.amax(0)
-    ax.imshow(shown, cmap="gray_r", vmax=2, origin="lower", extent=(0, 1, -3, 3), aspect="auto")
+    extent = (0, 1, -3.5, 3.5)
+    ax.imshow(shown, cmap="gray_r", vmax=2, origin="lower", extent=extent, aspect="auto")
     if paths is not None:
         time = torch.linspace(0, 1, len(paths))
         ax.plot(time, paths.cpu(), color=COLORS["latent"], linewidth=0.8)
-    ax.set(xlabel="$t$", ylabel="$z_t$", ylim=(-3, 3))
+    ax.set(xlabel="$t$", ylabel="$z_t$", ylim=(-3.5, 3.5))
     return ax
 
 
 def correlations(matrices: Sequence[Tensor], titles: Sequence[str], names: Sequence[str]) -> Figure:
     """Correlation matrices side by side, with their values written in; ``names`` are the times."""
-    figure, axes = plt.subplots(1, len(matrices), figsize=(7, 3.6), squeeze=False)
+    figure, axes = plt.subplots(1, len(matrices), figsize=(5.6, 3), squeeze=False)
     ticks = range(len(names))
     for ax, matrix, title in zip(axes.flat, matrices, titles, strict=True):
         ax.imshow(matrix, cmap="Purples", vmin=0, vmax=1)
         for i, j in torch.cartesian_prod(*2 * [torch.arange(len(names))]).tolist():
             ink = "white" if matrix[i, j] > 0.6 else "black"
             ax.annotate(f"{matrix[i, j]:.2f}", (j, i), ha="center", va="center", color=ink, size=8)
-        ax.set(title=title, xticks=ticks, yticks=ticks, xlabel="$t$", ylabel="$t$")
-        ax.set(xticklabels=names, yticklabels=names)
+        ax.set(title=title, xticks=ticks, yticks=ticks, xlabel="$t$", xticklabels=names)
+        ax.set_yticklabels(names if ax is axes[0, 0] else [])
+    axes[0, 0].set_ylabel("$t$")
     return figure
 
 
