@@ -1,5 +1,7 @@
 """The Gaussian core against textbook forms, in float64, and its precision in float32."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from vdm_lite import gaussian, schedules
 from vdm_lite.gaussian import Normal
 
 F64 = torch.float64
+NORMAL = Normal(torch.zeros(3, 3), torch.ones(()))
 EVENTS = st.lists(st.integers(1, 4), min_size=0, max_size=3)
 
 
@@ -93,6 +96,15 @@ def test_kl_equals_torch_distributions():
     torch.testing.assert_close(gaussian.kl(q, q), torch.zeros(4, dtype=F64))
 
 
+@pytest.mark.parametrize("var", [0.7, 1.7e-6, 1e-9])
+def test_kl_keeps_its_digits_in_float32(var):
+    """From a narrow q, such as q(z_0 | x), as well as from one close to p."""
+    got = gaussian.kl(Normal(torch.ones(1, 1), torch.tensor(var)), Normal(*torch.ones(2, 1, 1)))
+    exactly = torch.tensor(var).to(F64)  # the float32 number
+    want = 0.5 * (exactly - 1 - exactly.log())
+    torch.testing.assert_close(got.to(F64), want[None], rtol=1e-6, atol=0)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     batch=st.integers(1, 4),
@@ -120,7 +132,10 @@ def test_shapes_and_dtypes_follow_the_input(batch, event, per_example, dtype):
         (lambda: gaussian.diffuse(torch.ones(3), torch.zeros(3, 1), torch.ones(3)), "logsnr"),
         (lambda: gaussian.diffuse(torch.ones(3, 2), torch.zeros(3), torch.ones(3, 1)), "eps"),
         (lambda: gaussian.diffuse(torch.ones(3).int(), torch.zeros(3), torch.ones(3)), "x"),
+        (lambda: gaussian.diffuse(torch.ones(0, 2), torch.zeros(()), torch.ones(0, 2)), "x"),
         (lambda: gaussian.transition(torch.zeros(()), torch.ones(())), "logsnr_t"),
+        (lambda: gaussian.transition(torch.ones(2), torch.zeros(3)), "logsnr_t"),
+        (lambda: gaussian.transition(torch.ones(3, 1), torch.zeros(3)), "logsnr_t"),
         (
             lambda: gaussian.posterior(torch.ones(3, 2), torch.ones(2, 3), *torch.zeros(2, 1)),
             "z_t",
@@ -136,6 +151,13 @@ def test_shapes_and_dtypes_follow_the_input(batch, event, per_example, dtype):
                 Normal(torch.ones(2, 1), torch.zeros(2, 1)), Normal(torch.ones(2, 1), torch.ones(1))
             ),
             "q.var",
+        ),
+        (lambda: gaussian.kl(Normal(torch.ones(3, 3), torch.ones(3)), NORMAL), "q.var"),
+        (lambda: gaussian.kl(Normal(torch.ones(3, 2), torch.ones(())), NORMAL), "p.mean"),
+        (lambda: gaussian.kl(Normal(torch.ones(0, 3), torch.ones(())), NORMAL), "q.mean"),
+        (
+            lambda: gaussian.kl(Normal(math.nan * torch.ones(3, 3), torch.ones(())), NORMAL),
+            "q.mean",
         ),
     ],
 )

@@ -183,6 +183,11 @@ def test_energy_network_trains_through_its_own_gradient():
     ("call", "argument"),
     [
         (lambda: target(NOISE, torch.ones(2, 3), torch.ones(2, 2), torch.zeros(2)), "eps"),
+        (lambda: target(NOISE, *torch.ones(2, 3, 1), torch.full((), math.nan)), "logsnr"),
+        (lambda: target(FLOW, *torch.ones(2, 3, 1), torch.zeros(3).int()), "logsnr"),
+        (lambda: target(IMAGE, *torch.ones(2, 3, 1), 0.0), "logsnr"),
+        (lambda: target(IMAGE, *torch.ones(2, 0, 1), torch.zeros(())), "x"),
+        (lambda: solve(NOISE, *torch.ones(2, 0, 1), torch.zeros(())), "z"),
         (lambda: solve(NOISE, torch.ones(2, 3), torch.ones(3, 2), torch.zeros(2)), "y"),
         (lambda: solve(NOISE, torch.ones(2).int(), torch.ones(2), torch.zeros(2)), "y"),
         (lambda: solve(NOISE, torch.ones(2), torch.ones(2).int(), torch.zeros(2)), "z"),

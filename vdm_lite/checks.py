@@ -28,10 +28,24 @@ def same_shape(argument: str, value: Tensor, like: Tensor) -> None:
     require(value.shape == like.shape, argument, f"shape {tuple(like.shape)}", tuple(value.shape))
 
 
+def fits(argument: str, value: Tensor, like: Tensor) -> None:
+    """Require one number or the axes of ``like``, some of size 1: (B,) never meets (B, B)."""
+    sizes = zip(value.shape, like.shape, strict=False)
+    aligned = value.ndim == like.ndim and all(size in (1, full) for size, full in sizes)
+    expected = f"() or {tuple(like.shape)}, where an axis may be 1"
+    require(aligned or value.numel() == 1, argument, expected, tuple(value.shape))
+
+
 def batch(argument: str, value: Tensor) -> None:
     """Require at least one example, along the first axis."""
     filled = value.ndim > 0 and value.numel() > 0
     require(filled, argument, "a batch (B, ...) with B >= 1", f"shape {tuple(value.shape)}")
+
+
+def examples(argument: str, value: Tensor) -> None:
+    """Require what stands for data or latents: finite floats (B, ...) with B >= 1."""
+    floating(argument, value)
+    batch(argument, value)
 
 
 def count(argument: str, value: int) -> None:

@@ -57,9 +57,9 @@ def diffuse(x: Tensor, logsnr: Tensor, eps: Tensor) -> Tensor:
     """Draw from q(z_t | x) with given noise: ``z_t = alpha_t x + sigma_t eps`` (eq-marginal).
 
     ``x`` and ``eps`` have shape (B, ...), ``logsnr`` () or (B,); the result has the shape of ``x``.
-    Raises ``ValueError`` for other shapes, integers, NaN or infinity.
+    Raises ``ValueError`` for other shapes, an empty batch, integers, NaN or infinity.
     """
-    checks.floating("x", x)
+    checks.examples("x", x)
     checks.floating("eps", eps)
     checks.same_shape("eps", eps, x)
     return expand(alpha(logsnr), x) * x + expand(sigma(logsnr), x) * eps
@@ -69,10 +69,13 @@ def removed(logsnr_s: Tensor, logsnr_t: Tensor) -> Tensor:
     """The share of noise variance that one step back removes, ``c = -expm1(lambda_t - lambda_s)``.
 
     It lies in [0, 1]. ``expm1`` keeps its digits when the two levels are close; the textbook form
-    ``1 - exp(...)`` loses them in float32. Raises ``ValueError`` unless s is the less noisy level.
+    ``1 - exp(...)`` loses them in float32. Raises ``ValueError`` unless s is the less noisy level
+    and two batches of levels have one size.
     """
     checks.floating("logsnr_s", logsnr_s)
     checks.floating("logsnr_t", logsnr_t)
+    if logsnr_s.ndim > 0 and logsnr_t.ndim > 0:
+        checks.same_shape("logsnr_t", logsnr_t, logsnr_s)
     drop = logsnr_t - logsnr_s
     if checks.readable(drop):
         rises = f"a rise of up to {drop.max().item() if drop.numel() else 0:.3g}"
@@ -98,7 +101,7 @@ def posterior(z_t: Tensor, x: Tensor, logsnr_s: Tensor, logsnr_t: Tensor) -> Nor
     ``c = -expm1(lambda_t - lambda_s)``. ``z_t`` and ``x`` have shape (B, ...); the variance has
     shape () or (B, 1, ..., 1), so that it broadcasts against the mean.
     """
-    checks.floating("z_t", z_t)
+    checks.examples("z_t", z_t)
     checks.floating("x", x)
     checks.same_shape("z_t", z_t, x)
     c = removed(logsnr_s, logsnr_t)
@@ -112,12 +115,20 @@ def kl(q: Normal, p: Normal) -> Tensor:
     """KL(q || p) of two Gaussians with independent coordinates, in nats per example: (B,).
 
     ``sum_i 1/2 (r_i - 1 - log r_i + (mean_q - mean_p)_i^2 / var_p)`` with ``r = var_q / var_p``.
-    Raises ``ValueError`` unless the variances are positive.
+    The mean of q has shape (B, ...); everything else broadcasts to it axis by axis, or is ().
+    Raises ``ValueError`` for other shapes, and unless the variances are positive.
     """
-    for name, normal in (("q", q), ("p", p)):
-        if checks.readable(normal.var):
-            positive = bool((normal.var > 0).all())
-            checks.require(positive, f"{name}.var", "positive variances", "zero, negative or NaN")
+    checks.examples("q.mean", q.mean)
+    for name, value in (("q.var", q.var), ("p.mean", p.mean), ("p.var", p.var)):
+        checks.floating(name, value)
+        checks.fits(name, value, q.mean)
+    for name, var in (("q.var", q.var), ("p.var", p.var)):
+        if checks.readable(var):
+            checks.require(bool((var > 0).all()), name, "positive variances", "zero or negative")
     excess = (q.var - p.var) / p.var
+    # log r by log1p where r is near 1; where r is small, r - 1 has lost the digits of r.
+    log_r = torch.where(
+        excess > -0.5, torch.log1p(excess.clamp(min=-0.5)), torch.log(q.var) - torch.log(p.var)
+    )
     distance = (q.mean - p.mean).square() / p.var
-    return sum_except_batch(0.5 * (excess - torch.log1p(excess) + distance))
+    return sum_except_batch(0.5 * (excess - log_r + distance))

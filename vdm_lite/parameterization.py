@@ -29,7 +29,9 @@ class Parameterization:
     a: Callable[[Tensor], Tensor]
     b: Callable[[Tensor], Tensor]
 
-    def output(self, denoiser: Callable[[Tensor, Tensor], Tensor], z: Tensor, logsnr: Tensor):
+    def output(
+        self, denoiser: Callable[[Tensor, Tensor], Tensor], z: Tensor, logsnr: Tensor
+    ) -> Tensor:
         """Run the network: ``y_hat`` with the shape of ``z``."""
         y = denoiser(z, logsnr).to(z.dtype)
         checks.same_shape("denoiser(z, logsnr)", y, z)
@@ -39,7 +41,9 @@ class Parameterization:
 class _Energy(Parameterization):
     """The network returns one energy per example, (B,); the output is the score -dE/dz."""
 
-    def output(self, denoiser: Callable[[Tensor, Tensor], Tensor], z: Tensor, logsnr: Tensor):
+    def output(
+        self, denoiser: Callable[[Tensor, Tensor], Tensor], z: Tensor, logsnr: Tensor
+    ) -> Tensor:
         keep_graph = torch.is_grad_enabled()
         with torch.enable_grad():
             z = z if z.requires_grad else z.detach().requires_grad_()
@@ -82,9 +86,10 @@ class Prediction(NamedTuple):
 
 def target(p: Parameterization, x: Tensor, eps: Tensor, logsnr: Tensor) -> Tensor:
     """What the network should say: ``y = a x + b eps``, with the shape of ``x`` (B, ...)."""
-    checks.floating("x", x)
+    checks.examples("x", x)
     checks.floating("eps", eps)
     checks.same_shape("eps", eps, x)
+    checks.floating("logsnr", logsnr)
     return expand(p.a(logsnr), x) * x + expand(p.b(logsnr), x) * eps
 
 
@@ -100,7 +105,7 @@ def solve(p: Parameterization, y: Tensor, z: Tensor, logsnr: Tensor) -> Predicti
     have shape (B, ...), ``logsnr`` () or (B,). Raises ``ValueError`` for other shapes or integers.
     """
     checks.floating("y", y)
-    checks.floating("z", z)
+    checks.examples("z", z)
     checks.same_shape("y", y, z)
     scale = determinant(p, logsnr)
     x = expand(p.b(logsnr) / scale, z) * z - expand(sigma(logsnr) / scale, z) * y
