@@ -86,8 +86,9 @@ def test_the_dtype_of_the_data_is_kept(dtype):
     assert model.loss(x).dtype == dtype
     assert all(cost.dtype == dtype for cost in model.elbo(x, 3))
     assert all(state.z.dtype == dtype for state in samplers.sample(model, (2, 3), 2))
-    t = torch.rand(4, dtype=dtype)
-    for schedule in CURVES:
-        assert all(value.dtype == dtype for value in rate(schedule, t))
+    for t in (torch.rand(4, dtype=dtype), torch.rand((), dtype=dtype)):
+        for schedule in CURVES:
+            assert all(value.dtype == dtype for value in rate(schedule, t))
+            assert all(value.shape == t.shape for value in rate(schedule, t))
     q = gaussian.posterior(x, x, *torch.tensor([1.0, 0.0], dtype=dtype))
     assert q.mean.dtype == q.var.dtype == elbo.prior(x, q.var).dtype == dtype

@@ -12,6 +12,12 @@ F64 = torch.float64
 CURVES = [Linear, Cosine, FlowMatching, EDM]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_edm_reaches_ends_far_in_its_tails(dtype):
+    ends = torch.tensor([24.0, -20.0], dtype=dtype)
+    torch.testing.assert_close(EDM(24.0, -20.0)(torch.tensor([0.0, 1.0], dtype=dtype)), ends)
+
+
 @pytest.mark.parametrize("curve", CURVES)
 @pytest.mark.parametrize("ends", [(13.3, -5.0), (10.0, -8.0), (12.0, -12.0)])
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
@@ -87,6 +93,11 @@ def test_low_discrepancy_puts_one_time_in_each_stratum():
         (lambda: Linear()(torch.tensor([0.5, 1.1])), "t"),
         (lambda: Linear()(torch.tensor(float("nan"))), "t"),
         (lambda: rate(lambda t: 2 * t, torch.rand(3)), "schedule"),
+        (lambda: rate(lambda t: 2 * t, torch.tensor(0.5)), "schedule"),
+        (lambda: rate(lambda t: -t[:1], torch.rand(3)), r"schedule\(t\)"),
+        (lambda: rate(lambda t: (t - 2).log(), torch.rand(3)), r"schedule\(t\)"),
+        (lambda: rate(Linear(), torch.tensor([0, 1])), "t"),
+        (lambda: rate(Linear(), 0.5), "t"),
         (lambda: schedules.require_falling(lambda t: 2 * t), "schedule"),
         (lambda: schedules.levels(Linear(), 0, torch.empty(())), "steps"),
         (lambda: schedules.levels(Linear(), 2.5, torch.empty(())), "steps"),

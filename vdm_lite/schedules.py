@@ -10,7 +10,6 @@ A schedule is also a density over noise levels, p(lambda) = -dt/dlambda.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import torch
 from torch import Tensor, nn
@@ -109,20 +108,27 @@ class EDM(_Curve):
         return 2.4 + 2.4 * quantile
 
     def _inverse(self, logsnr: float) -> tuple[float, float]:
-        density = NormalDist(2.4, 2.4)
-        return density.cdf(4.8 - logsnr), density.cdf(logsnr)
+        # By erfc: 1 + erf, which NormalDist.cdf uses before Python 3.12, loses the tail's digits.
+        deviation = (logsnr - 2.4) / 2.4 / math.sqrt(2)
+        return math.erfc(deviation) / 2, math.erfc(-deviation) / 2
 
 
 def rate(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
-    """``(logsnr, dlogsnr/dt)`` at times ``t`` by forward differentiation; works under ``no_grad``.
+    """``(logsnr, dlogsnr/dt)`` at times ``t``, () or (B,), by forward differentiation.
 
-    Raises ``ValueError`` where the schedule rises: noise may only grow with t.
+    Works under ``no_grad``. Raises ``ValueError`` where the schedule rises: noise may only grow
+    with t.
     """
-    logsnr, slope = torch.func.jvp(schedule, (t,), (torch.ones_like(t),))
+    checks.floating("t", t)
+    # As (B,) also inside: the forward derivative of a float32 tensor () can come out as float64.
+    at = t.reshape(-1)
+    logsnr, slope = torch.func.jvp(schedule, (at,), (torch.ones_like(at),))
+    checks.same_shape("schedule(t)", logsnr, at)
+    checks.floating("schedule(t)", logsnr)
     if checks.readable(slope):
         falls = bool((slope <= 0).all())
         checks.require(falls, "schedule", "logsnr that falls with t", "one that rises")
-    return logsnr, slope
+    return logsnr.reshape(t.shape), slope.reshape(t.shape)
 
 
 def levels(schedule: Schedule, steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
