@@ -60,7 +60,10 @@ def test_prior_is_a_kl_and_keeps_its_digits_in_float32():
 def test_elbo_adds_its_costs_and_layers():
     two, one = torch.full((2,), 2.0), torch.ones(2)
     torch.testing.assert_close(Elbo(one, two, two).nelbo, torch.full((2,), 5.0))
-    torch.testing.assert_close(Elbo(one, two, torch.ones(2, 7)).nelbo, torch.full((2,), 10.0))
+    layered = Elbo(one, two, torch.ones(2, 7))
+    torch.testing.assert_close(layered.nelbo, torch.full((2,), 10.0))
+    means = Elbo(*(cost.mean(0) for cost in layered))
+    torch.testing.assert_close(means.nelbo, torch.tensor(10.0))
 
 
 def test_bits_per_dim():
@@ -120,6 +123,14 @@ def test_shapes_and_dtypes(batch, event, dtype):
         ),
         (lambda: elbo.bits_per_dim(torch.ones(1), 0), "dims"),
         (lambda: elbo.diffusion_from_mmse(exact.TWO_BUMPS.mmse, Linear(), 0), "steps"),
+        (lambda: elbo.diffusion_from_mmse(exact.TWO_BUMPS.mmse, lambda t: 5 * t), "schedule"),
+        (lambda: elbo.diffusion_from_mmse(exact.TWO_BUMPS.mmse, lambda t: 5 * t, 9), "schedule"),
+        (lambda: elbo.diffusion_from_mmse(lambda lam: lam[:, None], Linear()), r"mmse\(logsnr\)"),
+        (
+            lambda: elbo.diffusion_from_mmse(lambda lam: lam[:, None], Linear(), 9),
+            r"mmse\(logsnr\)",
+        ),
+        (lambda: elbo.prior(torch.empty(0, 2), torch.zeros(())), "x"),
     ],
 )
 def test_bad_input_is_named(call, argument):

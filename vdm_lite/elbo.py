@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vdm_lite import checks
 from vdm_lite.gaussian import expand, sum_except_batch
-from vdm_lite.schedules import Schedule, levels
+from vdm_lite.schedules import Schedule, levels, require_falling
 
 
 class Elbo(NamedTuple):
@@ -32,7 +32,8 @@ class Elbo(NamedTuple):
     @property
     def nelbo(self) -> Tensor:
         """``-ELBO``: the sum of the three costs (and of the layers), (B,)."""
-        return self.prior + self.reconstruction + sum_except_batch(self.diffusion)
+        layers = self.diffusion.reshape(*self.prior.shape, -1)
+        return self.prior + self.reconstruction + layers.sum(-1)
 
 
 def bits_per_dim(nats: Tensor, dims: int) -> Tensor:
@@ -47,7 +48,7 @@ def prior(x: Tensor, logsnr_1: Tensor) -> Tensor:
     ``1/2 sum_i (alpha_1^2 x_i^2 + softplus(lambda_1) - alpha_1^2)``. The usual form with
     ``- log sigma_1^2 - 1`` cancels to nothing in float32 once alpha_1^2 is small.
     """
-    checks.floating("x", x)
+    checks.examples("x", x)
     checks.floating("logsnr_1", logsnr_1)
     signal = expand(torch.sigmoid(logsnr_1), x)
     spread = expand(torch.nn.functional.softplus(logsnr_1) - torch.sigmoid(logsnr_1), x)
@@ -71,14 +72,23 @@ def diffusion_from_mmse(
     ``mmse`` takes levels ``logsnr`` (N,) to errors (N,). With ``steps`` T, all layers are summed:
     ``sum_i 1/2 (SNR(s) - SNR(t)) mmse(lambda_t)``. With ``None``, the limit
     ``1/2 integral of SNR mmse dlambda`` between the schedule's ends, by quadrature in float64.
+    Raises ``ValueError`` for a schedule that does not fall, errors of another shape, ``steps < 1``.
     """
+    require_falling(schedule)
     if steps is None:
         ends = schedule(torch.tensor([0.0, 1.0], dtype=torch.float64))
         nodes, weights = _gauss_legendre(ends[1].item(), ends[0].item())
-        return 0.5 * (weights * nodes.exp() * mmse(nodes)).sum()
+        return 0.5 * (weights * nodes.exp() * _errors(mmse, nodes)).sum()
     logsnr_s, logsnr_t = levels(schedule, steps, torch.empty((), dtype=torch.float64))
     gained = logsnr_t.exp() * torch.expm1(logsnr_s - logsnr_t)
-    return 0.5 * (gained * mmse(logsnr_t)).sum()
+    return 0.5 * (gained * _errors(mmse, logsnr_t)).sum()
+
+
+def _errors(mmse: Callable[[Tensor], Tensor], logsnr: Tensor) -> Tensor:
+    errors = mmse(logsnr)
+    checks.floating("mmse(logsnr)", errors)
+    checks.same_shape("mmse(logsnr)", errors, logsnr)
+    return errors
 
 
 def _gauss_legendre(low: float, high: float, panels: int = 64) -> tuple[Tensor, Tensor]:
