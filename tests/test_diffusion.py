@@ -118,6 +118,7 @@ def test_only_the_denoiser_runs_in_low_precision():
         (lambda m: m.predict(torch.ones(2, 1).int(), torch.zeros(2)), "z"),
         (lambda m: m.predict(torch.ones(2, 1), torch.zeros(3)), "logsnr"),
         (lambda m: m.predict(torch.empty(0, 1), torch.zeros(0)), "z"),
+        (lambda m: m.loss(torch.ones(2, 1), lambda lam: lam[:, None]), r"weighting\(logsnr\)"),
         (lambda m: VariationalDiffusion(m.denoiser, lambda t: 5 * t), "schedule"),
         (lambda m: VariationalDiffusion(m.denoiser, lambda t: 1 / t), "schedule"),
     ],
@@ -125,6 +126,29 @@ def test_only_the_denoiser_runs_in_low_precision():
 def test_bad_input_is_named(call, argument):
     with pytest.raises(ValueError, match=rf"^{argument}: expected .+, got .+"):
         call(exact_model())
+
+
+@pytest.mark.parametrize("logsnr", [torch.zeros(2), torch.full((3,), math.nan)])
+def test_bad_levels_are_named_before_the_denoiser_sees_them(logsnr):
+    model = VariationalDiffusion(lambda z, logsnr: pytest.fail("reached"))
+    with pytest.raises(ValueError, match=r"^logsnr: expected .+, got .+"):
+        model.predict(torch.ones(3, 1), logsnr)
+
+
+def test_levels_take_the_precision_of_the_model():
+    network = torch.nn.Linear(4, 4).double()
+
+    class Denoiser(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, z, logsnr):
+            return self.network(z)
+
+    model = VariationalDiffusion(Denoiser(), likelihood=Discretized(9))
+    data = torch.randint(0, 9, (3, 4))
+    assert model.loss(data).dtype == model.elbo(data, 5).nelbo.dtype == F64
 
 
 def test_a_denoiser_of_the_wrong_shape_is_named():

@@ -121,8 +121,17 @@ def test_states_tell_their_time_and_the_same_seed_gives_the_same_samples():
 
 
 @pytest.mark.parametrize(
-    ("shape", "steps", "argument"), [((2, 1), 0, "steps"), ((0, 1), 2, "shape")]
+    ("shape", "steps", "argument"),
+    [
+        ((2, 1), 0, "steps"),
+        ((2, 1), 2.0, "steps"),
+        ((2, 1), True, "steps"),
+        ((0, 1), 2, "shape"),
+        ((-2, 1), 2, "shape"),
+        ((2.0, 1), 2, "shape"),
+        ((), 2, "shape"),
+    ],
 )
-def test_bad_input_is_named(shape, steps, argument):
+def test_bad_input_is_named_at_the_call(shape, steps, argument):
     with pytest.raises(ValueError, match=rf"^{argument}: expected .+, got .+"):
-        next(sample(gaussian_model(), shape, steps))
+        sample(gaussian_model(), shape, steps)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vdm_lite import checks, elbo, parameterization, times, weighting
 from vdm_lite.elbo import Elbo
-from vdm_lite.gaussian import alpha, diffuse, sum_except_batch
+from vdm_lite.gaussian import alpha, diffuse, expand, sum_except_batch
 from vdm_lite.likelihood import Discretized, Gaussian
 from vdm_lite.parameterization import NOISE, Parameterization, Prediction
 from vdm_lite.schedules import Linear, Schedule, rate, require_falling
@@ -62,10 +62,12 @@ class VariationalDiffusion(nn.Module):
         ``1/2 w(lambda_t) (-dlambda/dt) ||eps - eps_hat||^2`` with t from ``times``. With the
         default weight it estimates the diffusion term of the continuous-time bound.
         """
-        x = self.likelihood.encode(data)
+        x = self._encode(data)
         t = times(len(x), generator=generator, device=x.device, dtype=x.dtype)
         logsnr, slope = rate(self.schedule, t)
-        return -0.5 * weighting(logsnr) * slope * self._noise_error(x, logsnr, generator)
+        weight = weighting(logsnr)
+        checks.same_shape("weighting(logsnr)", weight, logsnr)
+        return -0.5 * weight * slope * self._noise_error(x, logsnr, generator)
 
     def elbo(
         self, data: Tensor, steps: int | None = None, generator: torch.Generator | None = None
@@ -75,7 +77,7 @@ class VariationalDiffusion(nn.Module):
         ``steps`` is the number of layers T, one of which is drawn for each example; ``None`` is
         continuous time. Unbiased: average over examples or calls.
         """
-        x = self.likelihood.encode(data)
+        x = self._encode(data)
         logsnr_0, logsnr_1 = self.schedule(x.new_tensor([0.0, 1.0]))
         z_0 = diffuse(x, logsnr_0, _noise(x, generator))
         reconstruction = -self.likelihood.log_prob(data, z_0, logsnr_0)
@@ -84,6 +86,11 @@ class VariationalDiffusion(nn.Module):
         else:
             diffusion = self._layer(x, steps, generator)
         return Elbo(elbo.prior(x, logsnr_1), reconstruction, diffusion)
+
+    def _encode(self, data: Tensor) -> Tensor:
+        """Data as x; levels, which have no precision of their own, in that of the model."""
+        x = self.likelihood.encode(data)
+        return x if data.is_floating_point() else x.to(working_dtype(self))
 
     def _layer(self, x: Tensor, steps: int, generator: torch.Generator | None) -> Tensor:
         """The cost of one layer i of T, drawn for each example, times T: (B,)."""
@@ -104,9 +111,16 @@ class VariationalDiffusion(nn.Module):
         return (alpha(logsnr) / determinant).square() * error
 
     def _output(self, z: Tensor, logsnr: Tensor) -> Tensor:
-        checks.floating("z", z)
-        checks.batch("z", z)
+        checks.examples("z", z)
+        checks.floating("logsnr", logsnr)
+        expand(logsnr, z)  # for its check
         return self.parameterization.output(self.denoiser, z, logsnr)
+
+
+def working_dtype(model: nn.Module) -> torch.dtype:
+    """What latents and costs are computed in: the dtype of the parameters, at least float32."""
+    like = next(model.parameters(), torch.empty(0))
+    return torch.promote_types(like.dtype, torch.float32)
 
 
 def _noise(x: Tensor, generator: torch.Generator | None) -> Tensor:

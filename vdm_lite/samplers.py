@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vdm_lite import checks
-from vdm_lite.diffusion import VariationalDiffusion
+from vdm_lite.diffusion import VariationalDiffusion, working_dtype
 from vdm_lite.gaussian import diffuse, posterior
 from vdm_lite.parameterization import Prediction
 from vdm_lite.schedules import levels
@@ -43,7 +43,6 @@ def ddim_step(
     return diffuse(prediction.x, logsnr_s, prediction.eps)
 
 
-@torch.no_grad()
 def sample(
     model: VariationalDiffusion,
     shape: tuple[int, ...],
@@ -54,11 +53,23 @@ def sample(
     """Walk from z_1 ~ N(0, I) of shape (B, ...) to z_0 in ``steps`` steps, yielding each state.
 
     Data are ``model.likelihood.decode(state.x_hat)`` of the last state. Tensors live where the
-    model's parameters do, or the generator's where it has none. ``ValueError`` for ``steps < 1``.
+    model's parameters do, or the generator's where it has none. ``ValueError``, at the call, for
+    ``steps < 1`` or an empty shape.
     """
     checks.count("steps", steps)
-    z = _start(model, shape, generator)
-    checks.batch("shape", z)
+    sizes = all(isinstance(size, int) and size > 0 for size in shape)
+    checks.require(len(shape) > 0 and sizes, "shape", "(B, ...) with sizes >= 1", shape)
+    return _walk(model, _start(model, shape, generator), steps, step, generator)
+
+
+@torch.no_grad()
+def _walk(
+    model: VariationalDiffusion,
+    z: Tensor,
+    steps: int,
+    step: Step,
+    generator: torch.Generator | None,
+) -> Iterator[State]:
     logsnr_s, logsnr_t = levels(model.schedule, steps, z)
     for i in reversed(range(steps)):
         prediction = model.predict(z, logsnr_t[i])
@@ -73,5 +84,4 @@ def _start(
     if like is None:
         device = None if generator is None else generator.device
         return torch.randn(shape, generator=generator, device=device)
-    dtype = torch.promote_types(like.dtype, torch.float32)
-    return torch.randn(shape, generator=generator, device=like.device, dtype=dtype)
+    return torch.randn(shape, generator=generator, device=like.device, dtype=working_dtype(model))
