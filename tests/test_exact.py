@@ -94,6 +94,22 @@ def test_gaussian_mmse_in_any_dimension():
     torch.testing.assert_close(data.mmse(logsnr), 6 * 1.69 / (1 + 1.69 * logsnr.exp()))
 
 
+def test_mmse_takes_one_level_and_ignores_autocast():
+    for toy in (exact.TWO_BUMPS, Gaussian(torch.zeros(3, dtype=F64), 0.5)):
+        level = torch.tensor(2.0)
+        torch.testing.assert_close(toy.mmse(level), toy.mmse(level[None])[0])
+        with torch.autocast("cpu", torch.bfloat16):
+            assert toy.mmse(level).dtype == torch.float32
+
+
+def test_data_may_be_plain_numbers():
+    """Examples of shape (), so that a batch is (B,)."""
+    plain, column = FiniteData(torch.tensor([0.0, 1.0])), FiniteData(torch.tensor([[0.0], [1.0]]))
+    z, logsnr = torch.randn(5), torch.linspace(-3, 3, 5)
+    torch.testing.assert_close(plain.denoise(z, logsnr), column.denoise(z[:, None], logsnr)[:, 0])
+    torch.testing.assert_close(plain.mmse(logsnr), column.mmse(logsnr))
+
+
 def test_finite_data_denoise_to_the_nearest_point_at_low_noise():
     points = torch.randn(5, 1, 3, 3, dtype=F64)
     data = FiniteData(points)
@@ -128,6 +144,8 @@ def test_samples_have_the_right_moments():
         (lambda: GaussianMixture(torch.ones(1), torch.ones(1, 1), -torch.ones(1)), "stds"),
         (lambda: GaussianMixture(torch.ones(1), torch.ones(1, 1).int(), torch.ones(1)), "means"),
         (lambda: FiniteData(torch.empty(0, 2)), "points"),
+        (lambda: FiniteData([1.0, 2.0]), "points"),
+        (lambda: Gaussian(0.0, 1.0), "mean"),
         (lambda: exact.EIGHT_LEVELS.log_prob(torch.zeros(1, 1)), "stds"),
         (lambda: exact.TWO_BUMPS.denoise(torch.zeros(3, 2), torch.zeros(3)), "z"),
         (lambda: exact.TWO_BUMPS.denoise(torch.zeros(3, 1).int(), torch.zeros(3)), "z"),

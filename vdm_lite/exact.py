@@ -96,17 +96,19 @@ class GaussianMixture:
         return (terms.share * (within + between)).sum(1)
 
     def mmse(self, logsnr: Tensor) -> Tensor:
-        """``E||x - E[x|z_t]||^2`` at levels (N,), by quadrature in float64: (N,).
+        """``E||x - E[x|z_t]||^2`` at levels () or (N,), by quadrature, same shape as the levels.
 
-        Closed form for one component; otherwise for one-dimensional data only (``ValueError``
-        beyond: use ``mmse_monte_carlo``).
+        Computed in the dtype of ``logsnr``: give it float64 for exact numbers. Closed form for one
+        component; otherwise for one-dimensional data only (``ValueError`` beyond: use
+        ``mmse_monte_carlo``).
         """
         checks.floating("logsnr", logsnr)
         if len(self.weights) == 1:
-            z = self.means.new_zeros((len(logsnr), *self.event_shape))
-            return self.posterior_variance(z, logsnr)
+            z = logsnr.new_zeros((logsnr.numel(), *self.event_shape))
+            return self.posterior_variance(z, logsnr.reshape(-1)).reshape(logsnr.shape)
         checks.require(self.dims == 1, "mmse", "one-dimensional data", f"{self.dims} dimensions")
-        return torch.cat([self._mmse_1d(chunk) for chunk in logsnr.split(32)])
+        chunks = logsnr.reshape(-1).split(32)  # for memory: (32, K, nodes) at once
+        return torch.cat([self._mmse_1d(chunk) for chunk in chunks]).reshape(logsnr.shape)
 
     def _mmse_1d(self, logsnr: Tensor) -> Tensor:
         nodes, node_weights = (value.to(logsnr) for value in normal_quadrature())
@@ -117,7 +119,9 @@ class GaussianMixture:
         variance = self.posterior_variance(
             z.reshape(-1, *self.event_shape), level.expand(z.shape).reshape(-1)
         )
-        return (variance.reshape(z.shape) @ node_weights) @ self.weights.to(level)
+        # No matmul, which autocast would do in bfloat16.
+        each = (variance.reshape(z.shape) * node_weights).sum(-1)  # (N, K)
+        return (each * self.weights.to(level)).sum(-1)
 
     def mmse_monte_carlo(
         self, logsnr: Tensor, samples: int, generator: torch.Generator | None = None
@@ -139,13 +143,13 @@ class GaussianMixture:
     def _terms(self, z: Tensor, scale: Tensor, noise: Tensor) -> "_Terms":
         """What every formula above needs to know about each (example, component) pair."""
         checks.floating("z", z)
-        expected = f"(B, {', '.join(map(str, self.event_shape))})"
+        expected = f"({', '.join(map(str, ('B', *self.event_shape)))})"
         checks.require(z.shape[1:] == self.event_shape, "z", expected, tuple(z.shape))
         checks.batch("z", z)
-        flat, stds = z.flatten(1), self.stds.to(z)
+        flat, stds = z.reshape(len(z), -1), self.stds.to(z)
         scale, noise = expand(scale, flat), expand(noise, flat)
         var = (scale * stds).square() + noise.square()
-        offset = flat.unsqueeze(1) - scale.unsqueeze(-1) * self.means.to(z).flatten(1)
+        offset = flat.unsqueeze(1) - scale.unsqueeze(-1) * self.means.to(z).reshape(-1, self.dims)
         distance = offset.square().sum(-1) / var + self.dims * (2 * math.pi * var).log()
         log_joint = self.weights.to(z).log() - 0.5 * distance
         return _Terms(log_joint, log_joint.softmax(1), offset, scale, noise, var, stds)
@@ -153,7 +157,7 @@ class GaussianMixture:
     def _component_means(self, terms: "_Terms") -> Tensor:
         """``E[x | z_t, component k]``: (B, K, D)."""
         gain = terms.scale * terms.stds.square() / terms.var
-        return self.means.to(gain).flatten(1) + gain.unsqueeze(-1) * terms.offset
+        return self.means.to(gain).reshape(-1, self.dims) + gain.unsqueeze(-1) * terms.offset
 
 
 class _Terms(NamedTuple):
@@ -175,6 +179,7 @@ class Gaussian(GaussianMixture):
     """``N(mean, std^2 I)``: the one-component mixture; ``mmse = D std^2 / (1 + std^2 SNR)``."""
 
     def __init__(self, mean: Tensor, std: float) -> None:
+        checks.floating("mean", mean)
         one = mean.new_ones(1)
         super().__init__(one, mean.unsqueeze(0), std * one)
 
@@ -183,7 +188,7 @@ class FiniteData(GaussianMixture):
     """Data that are one of N points (N, ...), each with its probability (N,)."""
 
     def __init__(self, points: Tensor, weights: Tensor | None = None) -> None:
-        checks.batch("points", points)
+        checks.examples("points", points)
         weights = points.new_full((len(points),), 1 / len(points)) if weights is None else weights
         super().__init__(weights, points, torch.zeros_like(weights))
 
