@@ -110,8 +110,20 @@ def test_missing_folder_is_named(tmp_path):
         gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, 2, 2, 2) + bytes(7)),
         gzip.compress(struct.pack(">4B3I", 0, 0, 13, 3, 1, 1, 1) + bytes(4)),
         gzip.compress(bytes(1000))[:-20],
+        gzip.compress(b"")[:10] + b"\xff" * 40,
+        gzip.compress(b"\0\0\10"),
+        gzip.compress(b"\0\0\10\3" + bytes(5)),
     ],
-    ids=["not gzip", "empty", "a byte short", "not bytes", "truncated gzip"],
+    ids=[
+        "not gzip",
+        "empty",
+        "a byte short",
+        "not bytes",
+        "truncated gzip",
+        "garbled gzip",
+        "no number of axes",
+        "no sizes",
+    ],
 )
 def test_damaged_files_are_named(tmp_path, content):
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)

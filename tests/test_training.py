@@ -398,6 +398,10 @@ def test_foreign_files(tmp_path):
     save_file({"w": torch.ones(1)}, tmp_path / "foreign", {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"'vdm_lite-checkpoint', given \['format'\]"):
         checkpoints.read(tmp_path / "foreign")
+    for header in ("{", "[]", "3"):
+        save_file({"w": torch.ones(1)}, tmp_path / "header", {"vdm_lite": header})
+        with pytest.raises(CheckpointError, match="header: expected "):
+            checkpoints.read(tmp_path / "header")
     header = json.dumps({"format": checkpoints.FORMAT, "version": 99})
     save_file({"w": torch.ones(1)}, tmp_path / "future", {"vdm_lite": header})
     with pytest.raises(CheckpointError, match="version 1, given 'vdm_lite-checkpoint' 99"):

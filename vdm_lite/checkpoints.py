@@ -24,7 +24,7 @@ VERSION = 1
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used: names the file, what was expected and what was given."""
 
-    def __init__(self, path: str | os.PathLike, expected: object, given: object):
+    def __init__(self, path: str | os.PathLike, expected: object, given: object) -> None:
         super().__init__(f"{os.fspath(path)}: expected {expected}, given {given}")
 
 
@@ -68,7 +68,10 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _header(path: str | os.PathLike, metadata: Mapping[str, str]) -> dict[str, Any]:
     if "vdm_lite" not in metadata:
         raise CheckpointError(path, f"metadata of the format {FORMAT!r}", sorted(metadata))
-    header = json.loads(metadata["vdm_lite"])
+    try:
+        header = dict(json.loads(metadata["vdm_lite"]))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(path, "metadata in JSON", error) from error
     given = header.get("format"), header.get("version")
     if given != (FORMAT, VERSION):
         raise CheckpointError(path, f"{FORMAT!r} version {VERSION}", f"{given[0]!r} {given[1]}")

@@ -11,6 +11,7 @@ import hashlib
 import importlib.resources
 import math
 import os
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -143,10 +144,11 @@ def _idx(path: Path) -> np.ndarray:
         raise FileNotFoundError(f"folder: expected one that holds {path.name}, got {path.parent}")
     try:
         content = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"folder: expected a gzip file, got {path}: {error}") from error
-    axes = content[3] if content[:3] == b"\0\0\10" else 0
-    shape = np.frombuffer(content, ">u4", axes, offset=4).astype(int) if axes else ()
+    axes = content[3] if content[:3] == b"\0\0\10" and len(content) > 3 else 0
+    sizes = content[4 : 4 + 4 * axes]
+    shape = [int.from_bytes(sizes[i : i + 4], "big") for i in range(0, len(sizes), 4)]
     if not axes or len(content) != 4 + 4 * axes + math.prod(shape):
         raise ValueError(f"folder: expected an idx file of bytes, got {path}")
     return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape).copy()
