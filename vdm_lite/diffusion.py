@@ -66,6 +66,7 @@ class VariationalDiffusion(nn.Module):
         t = times(len(x), generator=generator, device=x.device, dtype=x.dtype)
         logsnr, slope = rate(self.schedule, t)
         weight = weighting(logsnr)
+        checks.floating("weighting(logsnr)", weight)
         checks.same_shape("weighting(logsnr)", weight, logsnr)
         return -0.5 * weight * slope * self._noise_error(x, logsnr, generator)
 

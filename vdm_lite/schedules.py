@@ -143,10 +143,15 @@ def levels(schedule: Schedule, steps: int, like: Tensor) -> tuple[Tensor, Tensor
 
 def require_falling(schedule: Schedule) -> None:
     """Raise ``ValueError`` unless ``schedule`` is finite and falls strictly over [0, 1]."""
+    checks.require(callable(schedule), "schedule", "a callable t -> logsnr", schedule)
     parameters = schedule.parameters() if isinstance(schedule, nn.Module) else iter(())
     like = next(parameters, torch.empty(()))
     with torch.no_grad():
-        logsnr = schedule(torch.linspace(0, 1, 65, device=like.device, dtype=like.dtype))
+        t = torch.linspace(0, 1, 65, device=like.device, dtype=like.dtype)
+        logsnr = schedule(t)
+    tensor = isinstance(logsnr, Tensor)
+    checks.require(tensor, "schedule(t)", "a tensor of levels", type(logsnr).__name__)
+    checks.same_shape("schedule(t)", logsnr, t)
     if checks.readable(logsnr):
         falls = bool(logsnr.isfinite().all() and (logsnr.diff() < 0).all())
         checks.require(falls, "schedule", "finite logsnr that falls with t", "one that does not")
