@@ -403,11 +403,12 @@ def three_areas(error: Callable[[Tensor], Tensor], schedules: Mapping[str, Sched
 
 
 def elbo_panels(views: Sequence[Mapping[str, Elbo]], floor: float) -> Figure:
-    """Panels of ``elbo_bars`` on one common axis; a dotted line at ``floor`` marks the least."""
-    figure, axes = plt.subplots(1, len(views), figsize=(8.4, 2.7), sharex=True)
+    """Rows of ``elbo_bars`` on one common axis; a dotted line at ``floor`` marks the least."""
+    figure, axes = plt.subplots(len(views), 1, figsize=(6.4, 1.8 * len(views)), sharex=True)
     for ax, view in zip(axes, views, strict=True):
         elbo_bars(view, ax=ax).axvline(floor, color=COLORS["data"], linestyle=":", linewidth=1.2)
         ax.get_legend().remove()
+        ax.label_outer()
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3)
     return figure
