@@ -220,5 +220,6 @@ def test_library_has_no_upper_pins():
 def test_make_help_lists_the_commands():
     if not shutil.which("make"):
         pytest.skip("make is not installed")
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = ["make", "--no-print-directory", "help"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "make book" in shown.stdout and shown.stdout.endswith("To start: make book\n")
