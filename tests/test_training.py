@@ -288,13 +288,13 @@ def test_fewer_steps_than_the_checkpoint_has(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lr": 0.5}, r"a run with lr = 0.5, given 0.001"),
-        ({"seed": 4}, r"a run with seed = 4, given 0"),
-        ({"data": POINTS[:40]}, r"a run with examples = 40, given 50"),
-        ({"config": {"T": 3}}, r"a run with config = {'T': 3}, given {}"),
-        ({"model": model(8)}, r"denoiser.inside.bias to be float32 \(8,\).* given float32 \(16,\)"),
+        ({"lr": 0.5}, r"a run with lr = 0.5, got 0.001"),
+        ({"seed": 4}, r"a run with seed = 4, got 0"),
+        ({"data": POINTS[:40]}, r"a run with examples = 40, got 50"),
+        ({"config": {"T": 3}}, r"a run with config = {'T': 3}, got {}"),
+        ({"model": model(8)}, r"denoiser.inside.bias to be float32 \(8,\).* got float32 \(16,\)"),
         ({"model": Averageable()}, r"denoiser.inside.bias to be absent"),
-        ({"model": model().double()}, r"to be float64 \(16,\).* given float32 \(16,\)"),
+        ({"model": model().double()}, r"to be float64 \(16,\).* got float32 \(16,\)"),
     ],
 )
 def test_checkpoint_of_another_run_is_refused(tmp_path, change, message):
@@ -309,7 +309,7 @@ def test_checkpoint_of_another_run_is_refused(tmp_path, change, message):
 
 def test_weights_alone_are_no_run_to_resume(tmp_path):
     checkpoints.save_weights(tmp_path / "w", model())
-    with pytest.raises(CheckpointError, match="given a file of weights alone"):
+    with pytest.raises(CheckpointError, match="got a file of weights alone"):
         run(model(), steps=2, checkpoint=tmp_path / "w")
 
 
@@ -353,7 +353,7 @@ def test_a_run_goes_on_where_it_ran(tmp_path):
     tensors, metadata = checkpoints.read(file)
     tensors["rng.cuda"] = tensors.pop("rng.cpu")
     checkpoints.write(file, tensors, metadata)
-    with pytest.raises(CheckpointError, match="expected a run on cpu, given one on cuda"):
+    with pytest.raises(CheckpointError, match="expected a run on cpu, got cuda"):
         run(model(), steps=4, checkpoint=file)
 
 
@@ -378,7 +378,7 @@ def test_weights_of_a_run_are_the_averaged_ones(tmp_path):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(CheckpointError, match="absent: expected a checkpoint file, given no such"):
+    with pytest.raises(CheckpointError, match="absent: expected a checkpoint file, got no such"):
         checkpoints.load_weights(tmp_path / "absent", model())
 
 
@@ -396,7 +396,7 @@ def test_foreign_files(tmp_path):
     with pytest.raises(CheckpointError, match="complete safetensors file"):
         checkpoints.read(tmp_path / "pickle")
     save_file({"w": torch.ones(1)}, tmp_path / "foreign", {"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"'vdm_lite-checkpoint', given \['format'\]"):
+    with pytest.raises(CheckpointError, match=r"'vdm_lite-checkpoint', got \['format'\]"):
         checkpoints.read(tmp_path / "foreign")
     for header in ("{", "[]", "3"):
         save_file({"w": torch.ones(1)}, tmp_path / "header", {"vdm_lite": header})
@@ -404,7 +404,7 @@ def test_foreign_files(tmp_path):
             checkpoints.read(tmp_path / "header")
     header = json.dumps({"format": checkpoints.FORMAT, "version": 99})
     save_file({"w": torch.ones(1)}, tmp_path / "future", {"vdm_lite": header})
-    with pytest.raises(CheckpointError, match="version 1, given 'vdm_lite-checkpoint' 99"):
+    with pytest.raises(CheckpointError, match="version 1, got 'vdm_lite-checkpoint' 99"):
         checkpoints.read(tmp_path / "future")
 
 

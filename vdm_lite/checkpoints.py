@@ -25,7 +25,7 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used: names the file, what was expected and what was given."""
 
     def __init__(self, path: str | os.PathLike, expected: object, given: object) -> None:
-        super().__init__(f"{os.fspath(path)}: expected {expected}, given {given}")
+        super().__init__(f"{os.fspath(path)}: expected {expected}, got {given}")
 
 
 def write(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping) -> None:
@@ -91,6 +91,14 @@ def part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 
 def load_into(module: nn.Module, weights: Mapping[str, Tensor], path: str | os.PathLike) -> None:
     """Copy ``weights`` into ``module``; CheckpointError if a name, a shape or a dtype differs."""
+    check_weights(module, weights, path)
+    module.load_state_dict(weights)
+
+
+def check_weights(
+    module: nn.Module, weights: Mapping[str, Tensor], path: str | os.PathLike
+) -> None:
+    """Raise CheckpointError unless ``weights`` have the names, shapes and dtypes of ``module``."""
     wanted = {name: _kind(t) for name, t in module.state_dict().items()}
     found = {name: _kind(t) for name, t in weights.items()}
     for name in sorted(wanted.keys() | found.keys()):
@@ -100,7 +108,6 @@ def load_into(module: nn.Module, weights: Mapping[str, Tensor], path: str | os.P
                 f"{name} to be {wanted.get(name, 'absent')}, as in {type(module).__name__}",
                 found.get(name, "nothing of that name"),
             )
-    module.load_state_dict(weights)
 
 
 def _kind(t: Tensor) -> str:
@@ -131,13 +138,19 @@ def random_states(generator: torch.Generator) -> dict[str, Tensor]:
     return states
 
 
-def load_random_states(
+def check_random_states(
     generator: torch.Generator, states: Mapping[str, Tensor], path: str | os.PathLike
 ) -> None:
-    """The inverse of :func:`random_states`; CheckpointError if they are of another device."""
+    """Raise CheckpointError unless ``states`` are of the device of ``generator``."""
     device = generator.device.type
     if device not in states:
-        raise CheckpointError(path, f"a run on {device}", f"one on {sorted(states)[0]}")
+        given = ", ".join(sorted(states.keys() - {"global"})) or "a file without random states"
+        raise CheckpointError(path, f"a run on {device}", given)
+
+
+def load_random_states(generator: torch.Generator, states: Mapping[str, Tensor]) -> None:
+    """The inverse of :func:`random_states`."""
+    device = generator.device.type
     generator.set_state(states[device])
     torch.set_rng_state(states["global"])
     if device == "cuda":

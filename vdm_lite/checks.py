@@ -1,5 +1,7 @@
 """Clear errors for bad input: each names the argument, what was expected and what was given."""
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -50,5 +52,5 @@ def examples(argument: str, value: Tensor) -> None:
 
 def count(argument: str, value: int) -> None:
     """Require a whole number of at least one."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    require(whole and value >= 1, argument, "a whole number >= 1", value)
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    require(whole and value >= 1, argument, "a whole number >= 1", repr(value))

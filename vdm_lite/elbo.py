@@ -76,10 +76,10 @@ def diffusion_from_mmse(
     """
     require_falling(schedule)
     if steps is None:
-        ends = schedule(torch.tensor([0.0, 1.0], dtype=torch.float64))
+        ends = schedule(torch.tensor([0.0, 1.0], dtype=torch.float64, device="cpu"))
         nodes, weights = _gauss_legendre(ends[1].item(), ends[0].item())
         return 0.5 * (weights * nodes.exp() * _errors(mmse, nodes)).sum()
-    logsnr_s, logsnr_t = levels(schedule, steps, torch.empty((), dtype=torch.float64))
+    logsnr_s, logsnr_t = levels(schedule, steps, torch.empty((), dtype=torch.float64, device="cpu"))
     gained = logsnr_t.exp() * torch.expm1(logsnr_s - logsnr_t)
     return 0.5 * (gained * _errors(mmse, logsnr_t)).sum()
 

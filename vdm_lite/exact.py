@@ -24,7 +24,7 @@ def normal_quadrature(nodes: int = 121, width: float = 9.0) -> tuple[Tensor, Ten
 
     The trapezoid rule on [-width, width]: for smooth integrands its error falls exponentially.
     """
-    points = torch.linspace(-width, width, nodes, dtype=torch.float64)
+    points = torch.linspace(-width, width, nodes, dtype=torch.float64, device="cpu")
     weights = torch.exp(-0.5 * points.square())
     return points, weights / weights.sum()
 
@@ -197,16 +197,20 @@ class FiniteData(GaussianMixture):
         return torch.special.entr(self.weights).sum()
 
 
+# On the CPU whatever the default device is: not every accelerator has float64.
+F64 = {"dtype": torch.float64, "device": "cpu"}
+
+
 def _two_bumps() -> GaussianMixture:
-    means = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
-    half = torch.full((2,), 0.5, dtype=torch.float64)
+    means = torch.tensor([[-1.0], [1.0]], **F64)
+    half = torch.full((2,), 0.5, **F64)
     return GaussianMixture(half, means, 0.3 * half)
 
 
 def _eight_levels() -> FiniteData:
-    points = (2 * torch.arange(8, dtype=torch.float64)[:, None] + 1) / 8 - 1
+    points = (2 * torch.arange(8, **F64)[:, None] + 1) / 8 - 1
     weights = [0.3, 0.02, 0.05, 0.2, 0.02, 0.01, 0.3, 0.1]
-    return FiniteData(points, torch.tensor(weights, dtype=torch.float64))
+    return FiniteData(points, torch.tensor(weights, **F64))
 
 
 TWO_BUMPS = _two_bumps()  # equal halves at -1 and 1, each of width 0.15

@@ -105,6 +105,9 @@ def fit(
     FloatingPointError, before the update, if the loss or its gradient is not finite.
     """
     _check(model, data, steps, batch_size, every)
+    for name, value in (("lr", lr), ("clip", clip)):
+        checks.require(value > 0, name, "a positive number", value)
+    checks.require(isinstance(seed, int), "seed", "a whole number", repr(seed))
     settings = {"examples": len(data), "batch_size": batch_size, "lr": lr, "warmup": warmup}
     settings |= {"clip": clip, "ema_decay": ema_decay, "seed": seed, "config": dict(config or {})}
     run = _Run(model, loss or model.loss, settings)
@@ -214,9 +217,14 @@ class _Run:
             given = metadata.get(name, "a file of weights alone")
             if given != value:
                 raise CheckpointError(path, f"a run with {name} = {value}", given)
+        # Whatever can be refused is refused before anything is changed.
+        random_states = checkpoints.part(tensors, "rng")
+        checkpoints.check_random_states(self.generator, random_states, path)
+        for module, name in ((self.model, "model"), (self.ema.module, "ema")):
+            checkpoints.check_weights(module, checkpoints.part(tensors, name), path)
         checkpoints.load_into(self.model, checkpoints.part(tensors, "model"), path)
         checkpoints.load_into(self.ema.module, checkpoints.part(tensors, "ema"), path)
         self.step, self.loss, self.grad_norm = (metadata[k] for k in ("step", "loss", "grad_norm"))
         self.ema.n_averaged.fill_(self.step)
         checkpoints.load_optimizer(self.optimizer, checkpoints.part(tensors, "optimizer"))
-        checkpoints.load_random_states(self.generator, checkpoints.part(tensors, "rng"), path)
+        checkpoints.load_random_states(self.generator, random_states)

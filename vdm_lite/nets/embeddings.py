@@ -1,6 +1,6 @@
 """How a denoiser sees its two inputs: Fourier features of z_t, a sinusoidal embedding of logsnr.
 
-A denoiser is any module `(z, logsnr) -> y`: z is (B, ...), logsnr () or (B,), y has z's shape.
+A denoiser is any module ``(z, logsnr) -> y``: z is (B, ...), logsnr () or (B,), y has z's shape.
 """
 
 import math
@@ -10,9 +10,11 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from vdm_lite import checks
+
 
 class FourierFeatures(nn.Module):
-    r"""Append sin(2^n pi z) and cos(2^n pi z) for each n in `exponents` to z, on the channel axis.
+    r"""Append sin(2^n pi z), cos(2^n pi z) for each n in ``exponents`` to z, on the channel axis.
 
     They let a convolution see where in the grid of levels a number lies. Data in [-1, 1] with K
     levels are 2 / K apart: the exponent log2(K) has a period of one level, log2(K) - 1 of two. The
@@ -26,7 +28,7 @@ class FourierFeatures(nn.Module):
         self.exponents = tuple(exponents)
 
     def channels(self, channels: int) -> int:
-        """The number of channels that come out for `channels` going in."""
+        """The number of channels that come out for ``channels`` going in."""
         return channels * (1 + 2 * len(self.exponents))
 
     def forward(self, z: Tensor) -> Tensor:
@@ -66,18 +68,12 @@ def _no_autocast(device_type: str) -> AbstractContextManager:
 
 
 def check_inputs(z: Tensor, logsnr: Tensor, shape: tuple[int | str, ...]) -> None:
-    """Raise ValueError unless z fits `shape` (strings match any size) and logsnr is () or (B,)."""
+    """Require z (B, ...) to fit ``shape`` (names match any size) and logsnr to be () or (B,)."""
+    checks.examples("z", z)
+    checks.floating("logsnr", logsnr)
     fits = z.ndim == len(shape) and all(
         isinstance(want, str) or want == size for want, size in zip(shape, z.shape, strict=True)
     )
-    if not fits:
-        expected = ", ".join(map(str, shape))
-        raise ValueError(f"z: expected shape ({expected}), got {tuple(z.shape)}")
-    if logsnr.shape not in ((), z.shape[:1]):
-        raise ValueError(
-            f"logsnr: expected shape () or ({len(z)},) as z has {len(z)} examples, "
-            f"got {tuple(logsnr.shape)}"
-        )
-    for name, value in (("z", z), ("logsnr", logsnr)):
-        if not value.is_floating_point():
-            raise ValueError(f"{name}: expected a floating-point tensor, got {value.dtype}")
+    checks.require(fits, "z", f"shape ({', '.join(map(str, shape))})", tuple(z.shape))
+    levels = logsnr.shape in ((), z.shape[:1])
+    checks.require(levels, "logsnr", f"shape () or ({len(z)},)", tuple(logsnr.shape))

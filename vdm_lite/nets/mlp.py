@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .embeddings import LogsnrEmbedding, check_inputs
+from vdm_lite.nets.embeddings import LogsnrEmbedding, check_inputs
 
 
 class Layer(nn.Module):

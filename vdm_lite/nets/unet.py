@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .embeddings import FourierFeatures, LogsnrEmbedding, check_inputs
+from vdm_lite import checks
+from vdm_lite.nets.embeddings import FourierFeatures, LogsnrEmbedding, check_inputs
 
 
 class Block(nn.Module):
@@ -84,10 +85,10 @@ class Below(nn.Module):
 class UNet(nn.Module):
     """The denoiser (z, logsnr) -> y for images z (B, channels, H, W) and logsnr () or (B,).
 
-    `widths` are the channels at full resolution, at half, at a quarter, ...; `blocks` residual
+    ``widths`` are the channels at full resolution, at half, at a quarter, ...; ``blocks`` residual
     blocks at each on the way down and as many on the way up; attention at the lowest. The default
-    has 1.1 M parameters. `exponents` are those of FourierFeatures of z, none by default. y is zero
-    at the start of training. Runs under autocast; the embedding of logsnr stays outside it.
+    has 1.1 M parameters. ``exponents`` are those of ``FourierFeatures`` of z, none by default. y is
+    zero at the start of training. Runs under autocast; the embedding of logsnr stays outside it.
 
     Raises ValueError if z is no floating-point (B, channels, H, W) tensor, if H or W is no multiple
     of 2^(len(widths) - 1), or if logsnr is no floating-point () or (B,) tensor.
@@ -112,10 +113,9 @@ class UNet(nn.Module):
 
     def forward(self, z: Tensor, logsnr: Tensor) -> Tensor:
         check_inputs(z, logsnr, ("B", self.channels, "H", "W"))
-        if any(size % self.divisor for size in z.shape[2:]):
-            raise ValueError(
-                f"z: expected height and width divisible by {self.divisor}, got {tuple(z.shape)}"
-            )
+        even = not any(size % self.divisor for size in z.shape[2:])
+        sizes = f"height and width divisible by {self.divisor}"
+        checks.require(even, "z", sizes, tuple(z.shape))
         h = self.fourier(z).contiguous(memory_format=torch.channels_last)
         h = self.level(self.inner(h), self.embedding(logsnr))  # (B, widths[0], H, W)
         return self.outer(F.silu(self.norm(h)))
