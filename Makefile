@@ -29,6 +29,9 @@ test: .venv/.referees book ## check the style, run all tests and every notebook
 	  --dist=loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=120 tests notebooks
 	@echo "All tests passed. To time the library beside its peers: make bench"
 
+mutate: .venv/.referees ## break the library on purpose: each equation's tests must notice (SAMPLE=4)
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/mutate.py $(if $(SAMPLE),--sample $(SAMPLE))
+
 bench: ## time the library beside its peers, in an environment of their own
 	@bash benchmarks/run.sh
 

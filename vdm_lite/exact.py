@@ -111,7 +111,7 @@ class GaussianMixture:
         return torch.cat([self._mmse_1d(chunk) for chunk in chunks]).reshape(logsnr.shape)
 
     def _mmse_1d(self, logsnr: Tensor) -> Tensor:
-        nodes, node_weights = (value.to(logsnr) for value in normal_quadrature())
+        nodes, node_weights = (value.to(logsnr) for value in normal_quadrature(91))
         level = logsnr.reshape(-1, 1, 1)
         width = alpha(level) * self.stds.to(level).reshape(-1, 1)
         std = (width.square() + sigma(level).square()).sqrt()
