@@ -203,6 +203,9 @@ def test_epochs_are_shuffled_differently():
     [
         ({"steps": 0}, "steps: expected a whole number >= 1, got 0"),
         ({"steps": 2.5}, "steps: expected a whole number"),
+        ({"lr": -1e-3}, "lr: expected a positive number, got -0.001"),
+        ({"clip": 0.0}, "clip: expected a positive number, got 0.0"),
+        ({"seed": 0.5}, "seed: expected a whole number, got 0.5"),
         ({"batch_size": 0}, "batch_size: expected a whole number >= 1, got 0"),
         ({"batch_size": 51}, r"batch_size: expected at most len\(data\) = 50, got 51"),
         ({"every": 0}, "every: expected a whole number"),
@@ -353,8 +356,10 @@ def test_a_run_goes_on_where_it_ran(tmp_path):
     tensors, metadata = checkpoints.read(file)
     tensors["rng.cuda"] = tensors.pop("rng.cpu")
     checkpoints.write(file, tensors, metadata)
+    fresh, other = model().state_dict(), model()
     with pytest.raises(CheckpointError, match="expected a run on cpu, got cuda"):
-        run(model(), steps=4, checkpoint=file)
+        run(other, steps=4, checkpoint=file)
+    torch.testing.assert_close(other.state_dict(), fresh, rtol=0, atol=0)  # nothing was loaded
 
 
 # --- files ---------------------------------------------------------------------------------------
