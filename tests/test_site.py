@@ -71,10 +71,15 @@ class Visit:
         page.on("console", self.listen)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
-        page.on("requestfailed", lambda request: self.complaints.append(request.url))
+        page.on("requestfailed", self.refuse)
         page.goto(address + path, wait_until="load")
         page.wait_for_load_state("networkidle")
         page.evaluate(CALM)
+
+    def refuse(self, request: object) -> None:
+        """Keep failed requests; one that the browser drops as the page leads on is no failure."""
+        if request.failure != "net::ERR_ABORTED":
+            self.complaints.append(request.url)
 
     def listen(self, message: object) -> None:
         """Keep warnings and errors; the theme's own log lines are no complaint."""

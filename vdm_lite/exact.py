@@ -107,7 +107,7 @@ class GaussianMixture:
             z = logsnr.new_zeros((logsnr.numel(), *self.event_shape))
             return self.posterior_variance(z, logsnr.reshape(-1)).reshape(logsnr.shape)
         checks.require(self.dims == 1, "mmse", "one-dimensional data", f"{self.dims} dimensions")
-        chunks = logsnr.reshape(-1).split(32)  # for memory: (32, K, nodes) at once
+        chunks = logsnr.reshape(-1).split(16)  # small enough for the cache
         return torch.cat([self._mmse_1d(chunk) for chunk in chunks]).reshape(logsnr.shape)
 
     def _mmse_1d(self, logsnr: Tensor) -> Tensor:
