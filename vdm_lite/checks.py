@@ -20,6 +20,12 @@ def floating(argument: str, value: Tensor) -> None:
         require(bool(value.isfinite().all()), argument, "finite numbers", "NaN or infinity")
 
 
+def positive(argument: str, value: Tensor) -> None:
+    """Require positive numbers, for variances and the like."""
+    if readable(value):
+        require(bool((value > 0).all()), argument, "positive numbers", "zero or negative ones")
+
+
 def readable(value: Tensor) -> bool:
     """Whether reading values back is free: on an accelerator it would stall the queue."""
     return value.device.type == "cpu" and not torch.compiler.is_compiling()

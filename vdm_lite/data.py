@@ -110,6 +110,15 @@ def fashion_mnist(folder: str | os.PathLike | None = None) -> Images:
     return images
 
 
+def halved(images: Images) -> Images:
+    """The images at half their size: each 2x2 block becomes its mean, rounded to a level."""
+
+    def half(pixels: Tensor) -> Tensor:
+        return torch.nn.functional.avg_pool2d(pixels.float(), 2).round().to(pixels.dtype)
+
+    return images._replace(train=half(images.train), test=half(images.test))
+
+
 def checksum(arrays: Iterable[Tensor]) -> str:
     """SHA-256 of the arrays' values, one byte each, in the order given."""
     digest = hashlib.sha256()

@@ -23,7 +23,11 @@ from vdm_lite.schedules import Schedule, levels, require_falling
 
 
 class Elbo(NamedTuple):
-    """Costs in nats per example, (B,) each; a hierarchy has one ``diffusion`` cost a layer."""
+    """Costs in nats per example, (B,) each.
+
+    A hierarchy has one ``diffusion`` cost for each layer between its top and the data, (B, layers);
+    a VAE has none, (B, 0).
+    """
 
     prior: Tensor
     reconstruction: Tensor

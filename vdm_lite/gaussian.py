@@ -12,6 +12,7 @@ Noise levels have shape () or (B,); data and latents have shape (B, ...), and no
 past the batch axis.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -114,7 +115,15 @@ def posterior(z_t: Tensor, x: Tensor, logsnr_s: Tensor, logsnr_t: Tensor) -> Nor
 def kl(q: Normal, p: Normal) -> Tensor:
     """KL(q || p) of two Gaussians with independent coordinates, in nats per example: (B,).
 
-    ``sum_i 1/2 (r_i - 1 - log r_i + (mean_q - mean_p)_i^2 / var_p)`` with ``r = var_q / var_p``.
+    The sum of :func:`kl_per_unit`. Raises ``ValueError`` as it does.
+    """
+    return sum_except_batch(kl_per_unit(q, p))
+
+
+def kl_per_unit(q: Normal, p: Normal) -> Tensor:
+    """KL(q || p) of each coordinate, in nats, in the shape (B, ...) of q's mean (eq-gaussian-kl).
+
+    ``1/2 (r - 1 - log r + (mean_q - mean_p)^2 / var_p)`` with ``r = var_q / var_p``.
     The mean of q has shape (B, ...); everything else broadcasts to it axis by axis, or is ().
     Raises ``ValueError`` for other shapes, and unless the variances are positive.
     """
@@ -123,12 +132,33 @@ def kl(q: Normal, p: Normal) -> Tensor:
         checks.floating(name, value)
         checks.fits(name, value, q.mean)
     for name, var in (("q.var", q.var), ("p.var", p.var)):
-        if checks.readable(var):
-            checks.require(bool((var > 0).all()), name, "positive variances", "zero or negative")
+        checks.positive(name, var)
     excess = (q.var - p.var) / p.var
     # log r by log1p where r is near 1; where r is small, r - 1 has lost the digits of r.
     log_r = torch.where(
         excess > -0.5, torch.log1p(excess.clamp(min=-0.5)), torch.log(q.var) - torch.log(p.var)
     )
     distance = (q.mean - p.mean).square() / p.var
-    return sum_except_batch(0.5 * (excess - log_r + distance))
+    return 0.5 * (excess - log_r + distance)
+
+
+def draw(q: Normal, generator: torch.Generator | None = None) -> Tensor:
+    """One reparameterized draw ``mean + sqrt(var) eps``, shape of the mean (eq-reparameterization).
+
+    Gradients flow through the draw into mean and variance.
+    """
+    mean = q.mean
+    eps = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    return mean + q.var.sqrt() * eps
+
+
+def log_prob(q: Normal, z: Tensor) -> Tensor:
+    """``log N(z; mean, var)`` of each coordinate, in nats, in the shape of ``z`` (B, ...).
+
+    Raises ``ValueError`` for a mean of another shape and unless the variances are positive.
+    """
+    checks.examples("z", z)
+    checks.fits("q.mean", q.mean, z)
+    checks.fits("q.var", q.var, z)
+    checks.positive("q.var", q.var)
+    return -0.5 * ((z - q.mean).square() / q.var + q.var.log() + math.log(2 * math.pi))

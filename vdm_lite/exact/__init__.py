@@ -1,0 +1,22 @@
+"""Distributions and models whose every quantity is known: the truths of the book."""
+
+from vdm_lite.exact.linear import LinearHierarchy, probabilistic_pca
+from vdm_lite.exact.mixtures import (
+    EIGHT_LEVELS,
+    TWO_BUMPS,
+    FiniteData,
+    Gaussian,
+    GaussianMixture,
+    normal_quadrature,
+)
+
+__all__ = [
+    "EIGHT_LEVELS",
+    "TWO_BUMPS",
+    "FiniteData",
+    "Gaussian",
+    "GaussianMixture",
+    "LinearHierarchy",
+    "normal_quadrature",
+    "probabilistic_pca",
+]

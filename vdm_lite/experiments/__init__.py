@@ -1,0 +1,1 @@
+"""Runs that take longer than a chapter may: each writes a results file that the library ships."""
