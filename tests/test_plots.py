@@ -11,7 +11,8 @@ from matplotlib.colors import to_rgb
 
 from vdm_lite import data, plots
 from vdm_lite.elbo import Elbo
-from vdm_lite.plots import COLORS, Edge, Node
+from vdm_lite.plots import COLORS, graphs
+from vdm_lite.plots.graphs import Edge, Node
 
 matplotlib.use("agg")
 
@@ -119,11 +120,24 @@ def test_elbo_bars_in_bits_per_dim(ax):
 
 def test_graphical_model_draws_nodes_and_arrows(ax):
     nodes = {"z": Node(0, 1, "$z_1$"), "x": Node(0, 0, "$x$", "data", observed=True)}
-    plots.graphical_model(nodes, [Edge("z", "x"), Edge("x", "z", dashed=True, bend=0.4)], ax)
-    assert len(ax.patches) == 4
-    assert {text.get_text() for text in ax.texts} == {"$z_1$", "$x$"}
+    edges = [Edge("z", "x"), Edge("x", "z", dashed=True, bend=0.4)]
+    graphs.graphical_model(Graph(nodes, edges, [Plate(["z", "x"], "$N$")]), ax)
+    assert len(ax.patches) == 5
+    assert {text.get_text() for text in ax.texts} == {"$z_1$", "$x$", "$N$"}
     with pytest.raises(KeyError, match="y"):
-        plots.graphical_model(nodes, [Edge("z", "y")], ax)
+        graphs.graphical_model(Graph(nodes, [Edge("z", "y")]), ax)
+
+
+def test_inference_runs_up_or_down_and_generation_down():
+    latents = ["a", "b", "c"]
+    arrows = {
+        build.__name__: {(edge.start, edge.end) for edge in build(latents).edges}
+        for build in (graphs.generation, graphs.bottom_up, graphs.top_down)
+    }
+    down = {("c", "b"), ("b", "a")}
+    assert arrows["generation"] == down | {("a", "$x$")}
+    assert arrows["bottom_up"] == {(b, a) for a, b in arrows["generation"]}
+    assert arrows["top_down"] == down | {("$x$", latent) for latent in latents}
 
 
 def test_trajectories_scatter_and_density(ax):

@@ -1,5 +1,6 @@
 """Figures of the book: what several chapters draw. A chapter's own figures have their file."""
 
+from vdm_lite.plots import graphs
 from vdm_lite.plots.base import (
     COLORS,
     bells,
@@ -12,7 +13,7 @@ from vdm_lite.plots.base import (
     trajectories,
     use_style,
 )
-from vdm_lite.plots.graphs import Edge, Node, graphical_model, two_hierarchies
+from vdm_lite.plots.graphs import two_hierarchies
 from vdm_lite.plots.part_two import (
     bits_curve,
     correlations,
@@ -37,9 +38,7 @@ __all__ = [
     "trajectories",
     "titled_images",
     "bells",
-    "Node",
-    "Edge",
-    "graphical_model",
+    "graphs",
     "two_hierarchies",
     "posterior_panels",
     "forward_density",
