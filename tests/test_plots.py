@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from vdm_lite import data, plots
 from vdm_lite.elbo import Elbo
 from vdm_lite.plots import COLORS, graphs
-from vdm_lite.plots.graphs import Edge, Node
+from vdm_lite.plots.graphs import Edge, Graph, Node, Plate
 
 matplotlib.use("agg")
 
