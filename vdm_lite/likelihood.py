@@ -64,7 +64,7 @@ class Discretized:
             span = f"from {data.min().item()} to {data.max().item()}"
             expected = f"whole levels 0 to {self.levels - 1}"
             checks.require(whole and inside, "data", expected, f"{data.dtype} {span}")
-        return self._place(data, torch.get_default_dtype())
+        return place(data, self.levels, torch.get_default_dtype())
 
     def decode(self, x: Tensor) -> Tensor:
         """The nearest level of each number, as int64, same shape."""
@@ -76,11 +76,13 @@ class Discretized:
         self.encode(data)  # for its checks
         checks.floating("z_0", z_0)
         checks.same_shape("z_0", z_0, data)
-        grid = self._place(torch.arange(self.levels, device=z_0.device), z_0.dtype)
+        grid = place(torch.arange(self.levels, device=z_0.device), self.levels, z_0.dtype)
         distance = (z_0 / expand(alpha(logsnr_0), z_0)).unsqueeze(-1) - grid
         logits = -0.5 * expand(logsnr_0, distance).exp() * distance.square()
         log_p = logits.log_softmax(-1).gather(-1, data.long().unsqueeze(-1))
         return sum_except_batch(log_p)
 
-    def _place(self, data: Tensor, dtype: torch.dtype) -> Tensor:
-        return (2 * data.to(dtype) + 1) / self.levels - 1
+
+def place(data: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
+    """``enc(k) = 2 (k + 1/2) / levels - 1`` of each level k, in this dtype, same shape."""
+    return (2 * data.to(dtype) + 1) / levels - 1

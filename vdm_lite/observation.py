@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vdm_lite import checks
 from vdm_lite.gaussian import Normal, log_prob, sum_except_batch
-from vdm_lite.likelihood import Discretized
+from vdm_lite.likelihood import Discretized, place
 
 
 class Observation(Protocol):
@@ -107,7 +107,8 @@ class DiscretizedLogistic:
 
     def log_prob(self, data: Tensor, output: Tensor) -> Tensor:
         """``sum_i log(F(x_i + 1/levels) - F(x_i - 1/levels))`` nats, F the logistic CDF: (B,)."""
-        x = self.encode(data).to(output.dtype)
+        self.encode(data)  # for its checks
+        x = place(data, self.levels, output.dtype)
         mean, log_scale = self._parameters(output, x)
         inverse = torch.exp(-log_scale)
         above = (x + 1 / self.levels - mean) * inverse
