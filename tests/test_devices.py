@@ -7,12 +7,15 @@ mistake cannot mix with it, so these tests fail here and not on the reader's GPU
 import pytest
 import torch
 
-from vdm_lite import elbo, gaussian, samplers, times, weighting
+from vdm_lite import elbo, gaussian, observation, samplers, times, weighting
 from vdm_lite.diffusion import VariationalDiffusion
+from vdm_lite.hierarchy import BottomUp, TopDown
 from vdm_lite.likelihood import Discretized, Gaussian
-from vdm_lite.nets import UNet
+from vdm_lite.nets import Rungs, UNet, flat_decoder, flat_encoder, perceptron
+from vdm_lite.observation import Bernoulli, DiscretizedLogistic
 from vdm_lite.parameterization import ENERGY, FLOW, IMAGE, NOISE, SCORE, VELOCITY
 from vdm_lite.schedules import EDM, Cosine, FlowMatching, Linear, rate
+from vdm_lite.vae import VAE
 
 CURVES = [Linear(), Cosine(), FlowMatching(), EDM()]
 OUTPUTS = [IMAGE, NOISE, SCORE, VELOCITY, FLOW]
@@ -77,6 +80,31 @@ def test_likelihoods_stay_on_the_device():
     for likelihood, data in ((Gaussian(), z), (Discretized(9), z.long())):
         assert likelihood.log_prob(data, z, logsnr).device.type == "meta"
         assert likelihood.decode(likelihood.encode(data)).device.type == "meta"
+
+
+def latent_models():
+    seen, shape, sizes = DiscretizedLogistic(17), (1, 8, 8), (4, 3, 2)
+    yield VAE(flat_encoder(shape, 8), flat_decoder(4, shape, 2), seen, 4)
+    decoders = [flat_decoder(4, shape, 2), perceptron(3, 8), perceptron(2, 6)]
+    yield TopDown(Rungs(shape, sizes), decoders, seen, sizes)
+    encoders = [flat_encoder(shape, 8), perceptron(4, 6), perceptron(3, 4)]
+    yield BottomUp(encoders, decoders, seen, sizes)
+
+
+@pytest.mark.parametrize("model", latent_models(), ids=lambda m: type(m).__name__)
+def test_latent_models_stay_on_the_device(model):
+    model = model.to("meta")
+    data = torch.empty(2, 1, 8, 8, dtype=torch.uint8, device="meta")
+    costs = [*model.elbo(data), model.importance_bound(data, 2), model.generate(2)]
+    assert all(cost.device.type == "meta" for cost in costs)
+    model.loss(data).sum().backward()
+
+
+def test_observations_stay_on_the_device():
+    output = torch.empty(2, 3, device="meta")
+    for seen, data in ((observation.Gaussian(), output), (Bernoulli(), output.long())):
+        assert seen.log_prob(data, output).device.type == "meta"
+        assert seen.encode(data).device.type == seen.mean(output).device.type == "meta"
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -138,7 +138,7 @@ class BottomUp(Hierarchy):
 
     def infer(self, data: Tensor, generator: torch.Generator | None = None) -> list[Layer]:
         """Draw z_1 given x, then each layer given the one below; the top layer's p is N(0, I)."""
-        z, drawn, qs = self.observation.encode(data), [], []
+        z, drawn, qs = self.encode(data), [], []
         for t, (encoder, size) in enumerate(zip(self.encoders, self.sizes, strict=True)):
             qs.append(to_normal(encoder(z), size, f"encoders[{t}]"))
             z = draw(qs[-1], generator)
@@ -175,7 +175,7 @@ class TopDown(Hierarchy):
 
     def infer(self, data: Tensor, generator: torch.Generator | None = None) -> list[Layer]:
         """Draw z_T given x, then each layer given the one above and x."""
-        messages = self.encoder(self.observation.encode(data))
+        messages = self.encoder(self.encode(data))
         one_each = f"{len(self.sizes)} messages, one a layer"
         checks.require(len(messages) == len(self.sizes), "encoder(x)", one_each, len(messages))
         layers: list[Layer] = []

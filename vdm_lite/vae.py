@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vdm_lite import checks
+from vdm_lite.diffusion import working_dtype
 from vdm_lite.elbo import Elbo
 from vdm_lite.gaussian import Normal, draw, kl, kl_per_unit, log_prob, sum_except_batch
 from vdm_lite.observation import Observation
@@ -92,6 +93,11 @@ class LatentModel(nn.Module):
         weights = torch.stack([self.log_weight(data, generator) for _ in range(k)])
         return weights.logsumexp(0) - math.log(k)
 
+    def encode(self, data: Tensor) -> Tensor:
+        """Data as floats; levels, which have no precision of their own, in that of the model."""
+        x = self.observation.encode(data)
+        return x if data.is_floating_point() else x.to(working_dtype(self))
+
     def reconstruction(self, data: Tensor, z: Tensor) -> Tensor:
         """``-log p(x | z)`` of the layer next to the data, in nats: (B,)."""
         return -self.observation.log_prob(data, self.decoder(z))
@@ -99,8 +105,8 @@ class LatentModel(nn.Module):
     def draw_prior(self, n: int, units: int, generator: torch.Generator | None) -> Tensor:
         """``n`` draws of N(0, I) where the model's parameters are, (n, units)."""
         checks.count("n", n)
-        like = next(self.parameters(), torch.empty(0))
-        return torch.randn(n, units, generator=generator, device=like.device, dtype=like.dtype)
+        options = {"device": next(self.parameters(), torch.empty(0)).device}
+        return torch.randn(n, units, generator=generator, dtype=working_dtype(self), **options)
 
 
 class VAE(LatentModel):
@@ -120,7 +126,7 @@ class VAE(LatentModel):
 
     def posterior(self, data: Tensor) -> Normal:
         """The approximate posterior q(z | x), (B, latents)."""
-        return to_normal(self.encoder(self.observation.encode(data)), self.latents, "encoder(x)")
+        return to_normal(self.encoder(self.encode(data)), self.latents, "encoder(x)")
 
     def elbo(self, data: Tensor, generator: torch.Generator | None = None) -> Elbo:
         """The two costs, (B,) each; ``diffusion`` is empty, (B, 0): no layer lies in between.
