@@ -1,6 +1,6 @@
 """Distributions and models whose every quantity is known: the truths of the book."""
 
-from vdm_lite.exact.linear import LinearHierarchy, probabilistic_pca
+from vdm_lite.exact.linear import LinearHierarchy, probabilistic_pca, smallest_gap
 from vdm_lite.exact.mixtures import (
     EIGHT_LEVELS,
     TWO_BUMPS,
@@ -19,4 +19,5 @@ __all__ = [
     "LinearHierarchy",
     "normal_quadrature",
     "probabilistic_pca",
+    "smallest_gap",
 ]

@@ -1,0 +1,110 @@
+"""Figures of chapter 3."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+
+from vdm_lite.plots.base import COLORS, shades
+from vdm_lite.plots.graphs import Edge, Graph, Node, graphical_model
+
+KINDS = {"bottom-up": ("o", COLORS["noise"]), "top-down": ("s", COLORS["posterior"])}
+
+
+def ellipse(normal: MultivariateNormal, ax: Axes, radius: float = 2.0, **style: Any) -> None:
+    """The line of a two-dimensional Gaussian at ``radius`` standard deviations."""
+    angle = torch.linspace(0, 2 * math.pi, 200, dtype=normal.mean.dtype)
+    circle = radius * torch.stack([angle.cos(), angle.sin()])
+    ax.plot(*(normal.mean.reshape(2, 1) + normal.scale_tril.reshape(2, 2) @ circle), **style)
+
+
+def feedback(
+    exact: MultivariateNormal,
+    diagonal: MultivariateNormal,
+    given: Mapping[float, MultivariateNormal],
+) -> Figure:
+    """The posterior of a two-dimensional z_1, its best diagonal fit, and its slices at each z_2."""
+    figure, axes = plt.subplots(1, 2, figsize=(6.4, 3.4), sharex=True, sharey=True)
+    for ax in axes:
+        ellipse(exact, ax, color=COLORS["data"], label="$p(z_1|x)$")
+        ax.set(aspect="equal", xlabel="first unit of $z_1$")
+    ellipse(diagonal, axes[0], color=COLORS["posterior"], linestyle="--", label="best diagonal $q$")
+    for (value, normal), color in zip(given.items(), shades(len(given)), strict=True):
+        ellipse(normal, axes[1], color=color, linewidth=1.4, label=f"$z_2={value:g}$")
+    axes[0].set(ylabel="second unit of $z_1$", title="$z_2$ unknown")
+    axes[1].set_title("$p(z_1|z_2,x)$")
+    for ax in axes:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+    return figure
+
+
+def inference_graph(sees: Tensor, links: Tensor, names: Sequence[str]) -> Graph:
+    """Dashed arrows of an inference model of three scalars: two units of z_1 side by side, z_2."""
+    places = [(-0.75, 1), (0.75, 1), (0, 2)]
+    spots = zip(names, places, strict=True)
+    nodes = {"$x$": Node(0, 0, "$x$", "data", observed=True)}
+    nodes |= {name: Node(x, y, name) for name, (x, y) in spots}
+    edges = [Edge("$x$", name, True) for name, seen in zip(names, sees, strict=True) if seen]
+    edges += [Edge(names[j], names[i], True) for i, j in links.nonzero().tolist()]
+    return Graph(nodes, edges)
+
+
+def inference_graphs(
+    cases: Mapping[str, tuple[Tensor, Tensor]], gaps: Mapping[str, Sequence[float]]
+) -> Figure:
+    """Each case's ``sees`` and ``links`` as a graph; below it its gap, W orthogonal and oblique."""
+    names = ["$z_{1a}$", "$z_{1b}$", "$z_2$"]
+    figure, axes = plt.subplots(2, len(cases) // 2, figsize=(7, 5.6), sharex=True, sharey=True)
+    for ax, (title, case) in zip(axes.flat, cases.items(), strict=True):
+        graphical_model(inference_graph(*case, names), ax).set_title(title)
+        text = "\n".join(
+            f"{name} {abs(gap):.4f}"
+            for name, gap in zip(("orthogonal", "oblique"), gaps[title], strict=True)
+        )
+        ax.annotate(text, (0, -0.45), ha="center", va="top", size=9, annotation_clip=False)
+        ax.set(xlim=(-1.15, 1.15), ylim=(-1.1, 2.4))
+    return figure
+
+
+def gap_curves(
+    curves: Mapping[str, Mapping[int, float]], limits: Mapping[str, float], ax: Axes | None = None
+) -> Axes:
+    """Measured gaps over training steps, and dashed lines at the least gap that each kind has."""
+    ax = ax or plt.gca()
+    for name, gaps in curves.items():
+        marker, color = KINDS[name]
+        ax.plot([*gaps], [*gaps.values()], marker, linestyle="-", color=color, label=name)
+        if limits[name] > 0:
+            ax.axhline(limits[name], color=color, linestyle="--", linewidth=1)
+    ax.set(xlabel="training steps", ylabel="gap in nats", yscale="log")
+    ax.legend()
+    return ax
+
+
+def layer_profiles(
+    profiles: Mapping[int, Mapping[str, Tensor]], ylabel: str, threshold: float | None = None
+) -> Figure:
+    """Values of layers z_1 … z_T, (seeds, T), of each kind of model; one panel a depth T."""
+    wide = [depth + 1 for depth in profiles]
+    figure, axes = plt.subplots(1, len(profiles), figsize=(6.4, 3), sharey=True, width_ratios=wide)
+    for ax, (depth, kinds) in zip(axes, profiles.items(), strict=True):
+        layers = torch.arange(1, depth + 1)
+        for shift, (kind, values) in zip((-0.12, 0.12), kinds.items(), strict=True):
+            marker, color = KINDS[kind]
+            ax.plot(layers + shift, values.mean(0), color=color, linewidth=1.2, alpha=0.6)
+            for seed, value in enumerate(values):
+                label = kind if seed == 0 else None
+                ax.plot(layers + shift, value, marker, color=color, markersize=4, label=label)
+        ax.set(title=f"$T={depth}$", xticks=layers, xlabel="layer", xlim=(0.5, depth + 0.5))
+        if threshold is not None:
+            ax.axhline(threshold, color=COLORS["data"], linewidth=0.8, linestyle=":")
+    axes[0].set_ylabel(ylabel)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    return figure
