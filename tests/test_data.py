@@ -68,6 +68,15 @@ def test_shipped_fashion_mnist_is_balanced():
     assert len(data.FASHION_CLASSES) == 10
 
 
+def test_halved_images_are_means_of_blocks():
+    images = data.fashion_mnist()
+    half = data.halved(images)
+    assert half.test.shape == (2_000, 1, 14, 14) and half.train.dtype == torch.uint8
+    blocks = images.test[7, 0].double().reshape(14, 2, 14, 2).mean((1, 3))
+    assert (half.test[7, 0].double() - blocks).abs().max() <= 0.5
+    assert torch.equal(half.train_labels, images.train_labels) and half.levels == 256
+
+
 def test_license_notice_ships_beside_the_images():
     notice = Path(data.__file__).parent / "datasets" / "LICENSE-fashion-mnist.txt"
     assert "Copyright (c) 2017 Zalando SE" in notice.read_text()

@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from vdm_lite.nets import MLP, FourierFeatures, LogsnrEmbedding, UNet
+from vdm_lite.nets import (
+    MLP,
+    FourierFeatures,
+    LogsnrEmbedding,
+    Rungs,
+    UNet,
+    flat_decoder,
+    flat_encoder,
+    perceptron,
+)
 
 FLOATS = [torch.float32, torch.float64]
 
@@ -140,3 +149,28 @@ def test_logsnr_embedding_has_one_row_an_example():
 def test_errors_name_the_argument(net, z, logsnr, message):
     with pytest.raises(ValueError, match=message):
         net(z, logsnr)
+
+
+def test_perceptron_without_hidden_layers_is_linear():
+    net, (a, b) = perceptron(3, 2, depth=0), torch.randn(2, 5, 3)
+    torch.testing.assert_close(net(a) + net(b) - net(a + b), net(torch.zeros(5, 3)))
+    assert [m.out_features for m in perceptron(3, 2, 7) if isinstance(m, nn.Linear)] == [7, 7, 2]
+
+
+def test_flat_networks_carry_images():
+    x = torch.randn(4, 2, 3, 5)
+    code = flat_encoder(x.shape[1:], 6, width=8)(x)
+    assert code.shape == (4, 6)
+    assert flat_decoder(6, x.shape[1:], 2, width=8)(code).shape == (4, 4, 3, 5)
+    assert flat_decoder(6, (7,), width=8)(code).shape == (4, 7)
+
+
+def test_each_rung_sends_its_message_and_climbs_on_the_one_below():
+    net, x = Rungs((1, 4, 4), (5, 3, 2), width=8), torch.randn(6, 1, 4, 4)
+    before = net(x)
+    assert [message.shape for message in before] == [(6, 10), (6, 6), (6, 4)]
+    with torch.no_grad():
+        net.climbs[1][0].weight.add_(1.0)
+    after = net(x)
+    changed = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+    assert changed == [False, True, True]
