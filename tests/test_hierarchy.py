@@ -12,7 +12,7 @@ from vdm_lite.hierarchy import BottomUp, Hierarchy, TopDown, merge, to_message
 from vdm_lite.nets import Rungs, flat_decoder, flat_encoder, perceptron
 from vdm_lite.observation import DiscretizedLogistic, Gaussian
 from vdm_lite.training import fit
-from vdm_lite.vae import MIN_VARIANCE, active_units
+from vdm_lite.vae import MIN_VARIANCE, active_units, standard_normal
 
 F64 = torch.float64
 W = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 0.0]], dtype=F64)
@@ -36,13 +36,18 @@ class Map(nn.Module):
 
 
 class Ladder(nn.Module):
-    """The messages p(x | z_t) of the truth, as functions of z_1 and of z_2."""
+    """The messages of the truth: p(x | z_1), and p(x | z_2), as functions of z_1 and of z_2."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        first = torch.cat([x @ W / 0.5**2, raw((W.T @ W).diagonal() / 0.5**2).expand(len(x), 2)], 1)
-        spread = torch.linalg.inv(0.5**2 * torch.eye(3, dtype=F64) + 0.7**2 * W @ W.T)
-        up = (W @ B).T @ spread
-        return [first, Map(up, raw(up @ W @ B)[0])(x)]
+        noise = 0.5**2 * torch.eye(3, dtype=F64)
+        return [message(x, W, noise), message(x, W @ B, noise + 0.7**2 * W @ W.T)]
+
+
+def message(x: Tensor, matrix: Tensor, noise: Tensor) -> Tensor:
+    """N(x; matrix @ z, noise) as a function of z, in the form that to_message reads."""
+    gain = matrix.T @ torch.linalg.inv(noise)
+    var = 1 / (gain @ matrix).diagonal()
+    return torch.cat([var / (1 + var) * (x @ gain.T), raw(var).expand(len(x), len(var))], 1)
 
 
 def top_down() -> TopDown:
@@ -73,15 +78,15 @@ def test_merge_is_the_normalized_product_of_densities():
     assert_close(merge(b, a), q)
 
 
-def test_a_silent_message_still_shifts_what_it_is_merged_with():
-    output = torch.tensor([[0.7, -30.0]], dtype=F64, requires_grad=True)
-    message = to_message(output, 1)
-    assert_close(message.mean / message.var, output[:, :1])
-    prior = Normal(torch.zeros(1, 1, dtype=F64), torch.ones(1, 1, dtype=F64))
-    q = merge(prior, message)
-    assert_close(q.mean, output[:, :1], rtol=1e-3, atol=0)
+@pytest.mark.parametrize("raw_var", [-5.0, 0.0, 50.0])
+def test_a_message_keeps_its_gradient_when_it_falls_silent(raw_var):
+    output = torch.tensor([[0.7, raw_var]], dtype=F64, requires_grad=True)
+    q = merge(standard_normal(output[:, :1]), to_message(output, 1))
+    assert_close(q.mean, output[:, :1])
     q.mean.sum().backward()
-    assert output.grad[0, 0].item() == pytest.approx(1, rel=1e-3)
+    assert_close(output.grad, torch.tensor([[1.0, 0.0]], dtype=F64))
+    var = to_message(output, 1).var
+    assert_close(q.var, var / (1 + var))
 
 
 def test_the_ladder_of_the_linear_truth_has_no_gap():

@@ -39,14 +39,14 @@ def merge(a: Normal, b: Normal) -> Normal:
 
 
 def to_message(output: Tensor, units: int, argument: str = "output") -> Normal:
-    """Read a network's output (B, 2 units) as natural parameters: mean / var, and 1 / var.
+    """Read a network's output (B, 2 units) as a message N((1 + v) a, v): a, and v as softplus^{-1}.
 
-    The precision may fall to almost nothing, and still mean / var shifts what it is merged with:
-    a unit that has fallen silent can learn to speak again. (With mean and variance as outputs its
-    gradient would vanish.) ``ValueError``, naming the ``argument``, for any other shape.
+    Merged with N(0, 1) it gives the mean ``a`` and the variance ``v / (1 + v)``, whatever v is. (A
+    message with mean ``a`` itself would lose its gradient as v grows, and a unit that once fell
+    silent could not come back.) ``ValueError``, naming the ``argument``, for any other shape.
     """
-    shift, precision = to_normal(output, units, argument)
-    return Normal(shift / precision, 1 / precision)
+    a, var = to_normal(output, units, argument)
+    return Normal((1 + var) * a, var)
 
 
 class Layer(NamedTuple):
