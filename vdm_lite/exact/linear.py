@@ -202,8 +202,8 @@ def smallest_gap(model: LinearHierarchy, sees: Tensor, links: Tensor) -> Tensor:
     checks.require(no_cycle, "links", "no cycle", "one")
     unit = torch.eye(len(covariance)).to(precision)
     exact = model.posterior(unit).mean.T  # the posterior's mean is exact @ x
-    gains = torch.zeros(exact.shape).to(precision).requires_grad_()
-    response = torch.zeros_like(links).requires_grad_()
+    start = [torch.zeros(shape).to(precision) for shape in (exact.shape, links.shape)]
+    gains, response = (each.requires_grad_() for each in start)
     log_var = (-precision.diagonal().log()).requires_grad_()
 
     def gap() -> Tensor:

@@ -40,7 +40,7 @@ def feedback(
     axes[0].set(ylabel="second unit of $z_1$", title="$z_2$ unknown")
     axes[1].set_title("$p(z_1|z_2,x)$")
     for ax in axes:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, columnspacing=1)
     return figure
 
 
@@ -62,7 +62,7 @@ def inference_graphs(
     names = ["$z_{1a}$", "$z_{1b}$", "$z_2$"]
     figure, axes = plt.subplots(2, len(cases) // 2, figsize=(7, 5.6), sharex=True, sharey=True)
     for ax, (title, case) in zip(axes.flat, cases.items(), strict=True):
-        graphical_model(inference_graph(*case, names), ax).set_title(title)
+        graphical_model(inference_graph(*case, names), ax).set_title(title, size=9)
         text = "\n".join(
             f"{name} {abs(gap):.4f}"
             for name, gap in zip(("orthogonal", "oblique"), gaps[title], strict=True)
@@ -80,16 +80,13 @@ def gap_curves(
     for name, gaps in curves.items():
         marker, color = KINDS[name]
         ax.plot([*gaps], [*gaps.values()], marker, linestyle="-", color=color, label=name)
-        if limits[name] > 0:
-            ax.axhline(limits[name], color=color, linestyle="--", linewidth=1)
-    ax.set(xlabel="training steps", ylabel="gap in nats", yscale="log")
+        ax.axhline(limits[name], color=color, linestyle="--", linewidth=1)
+    ax.set(xlabel="training steps", ylabel="gap in nats", ylim=(-0.02, 0.6))
     ax.legend()
     return ax
 
 
-def layer_profiles(
-    profiles: Mapping[int, Mapping[str, Tensor]], ylabel: str, threshold: float | None = None
-) -> Figure:
+def layer_profiles(profiles: Mapping[int, Mapping[str, Tensor]], ylabel: str) -> Figure:
     """Values of layers z_1 … z_T, (seeds, T), of each kind of model; one panel a depth T."""
     wide = [depth + 1 for depth in profiles]
     figure, axes = plt.subplots(1, len(profiles), figsize=(6.4, 3), sharey=True, width_ratios=wide)
@@ -102,8 +99,6 @@ def layer_profiles(
                 label = kind if seed == 0 else None
                 ax.plot(layers + shift, value, marker, color=color, markersize=4, label=label)
         ax.set(title=f"$T={depth}$", xticks=layers, xlabel="layer", xlim=(0.5, depth + 0.5))
-        if threshold is not None:
-            ax.axhline(threshold, color=COLORS["data"], linewidth=0.8, linestyle=":")
     axes[0].set_ylabel(ylabel)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2)
