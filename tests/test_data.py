@@ -14,7 +14,7 @@ from vdm_lite import data
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 SCRIPT = Path(__file__).parents[1] / "tools" / "make_fashion_mnist.py"
-TOYS = [data.eight_gaussians, data.moons, data.swirl, data.pinwheel]
+TOYS = [data.eight_gaussians, data.five_clusters, data.moons, data.swirl, data.pinwheel]
 
 
 @pytest.mark.parametrize("toy", TOYS)

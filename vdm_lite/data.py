@@ -48,6 +48,12 @@ def eight_gaussians() -> GaussianMixture:
     )
 
 
+def five_clusters() -> GaussianMixture:
+    """Five round bumps, each of width 0.1, on a flat ellipse with half axes 1 and 0.6."""
+    x, y = _polar(torch.ones(5), math.pi / 2 + 2 * math.pi * torch.arange(5) / 5)
+    return _mixture(x, 0.6 * y, torch.full((5,), 0.1))
+
+
 def moons() -> GaussianMixture:
     """Two half circles of radius 0.8 that reach into each other; width 0.06."""
     x, y = _polar(torch.full((32,), 0.8), math.pi * _spread(32))
