@@ -439,7 +439,7 @@ def test_short_row_of_the_shipped_results():
     again = hierarchies.row(*(shipped[key] for key in ("kind", "layers", "seed", "steps")))
     assert again.keys() == shipped.keys()
     for key in ("bits_per_dim", "nelbo", "importance_bound_20", "reconstruction", "layer_costs"):
-        assert again[key] == pytest.approx(shipped[key], rel=1e-3), key
+        assert again[key] == pytest.approx(shipped[key], rel=1e-4), key
     assert again["active_units"] == shipped["active_units"]
 
 
@@ -451,7 +451,7 @@ def test_figures_draw():
     figures.inference_graphs(cases, dict.fromkeys(cases, (0.1, 0.2)))
     curves = {"bottom-up": {1: 0.3, 2: 0.2}, "top-down": {1: 0.3, 2: 0.1}}
     figures.gap_curves(curves, {"bottom-up": 0.2, "top-down": 0.0})
-    both = {T: {kind: torch.ones(3, T) for kind in figures.KINDS} for T in (2, 3)}
+    both = {T: {kind: 3 * [T * [1.0]] for kind in figures.KINDS} for T in (2, 3)}
     figures.layer_profiles(both, "cost in nats")
     for number in plt.get_fignums():
         plt.figure(number).canvas.draw()

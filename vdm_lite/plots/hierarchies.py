@@ -86,15 +86,18 @@ def gap_curves(
     return ax
 
 
-def layer_profiles(profiles: Mapping[int, Mapping[str, Tensor]], ylabel: str) -> Figure:
-    """Values of layers z_1 … z_T, (seeds, T), of each kind of model; one panel a depth T."""
+def layer_profiles(
+    profiles: Mapping[int, Mapping[str, Sequence[Sequence[float]]]], ylabel: str
+) -> Figure:
+    """For each depth T and kind, values of z_1 … z_T for every seed; one panel a depth."""
     wide = [depth + 1 for depth in profiles]
     figure, axes = plt.subplots(1, len(profiles), figsize=(6.4, 3), sharey=True, width_ratios=wide)
     for ax, (depth, kinds) in zip(axes, profiles.items(), strict=True):
         layers = torch.arange(1, depth + 1)
         for shift, (kind, values) in zip((-0.12, 0.12), kinds.items(), strict=True):
             marker, color = KINDS[kind]
-            ax.plot(layers + shift, values.mean(0), color=color, linewidth=1.2, alpha=0.6)
+            mean = torch.tensor(values).mean(0)
+            ax.plot(layers + shift, mean, color=color, linewidth=1.2, alpha=0.6)
             for seed, value in enumerate(values):
                 label = kind if seed == 0 else None
                 ax.plot(layers + shift, value, marker, color=color, markersize=4, label=label)
