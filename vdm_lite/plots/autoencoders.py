@@ -1,5 +1,6 @@
 """Figures of chapter 1."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -51,22 +52,28 @@ def posterior_contours(
 def explorer(
     posterior: Normal, evidence: float, views: Mapping[str, tuple[Normal, Elbo]]
 ) -> Figure:
-    """One column a choice of q: prior, exact posterior and q; below them the costs, in nats.
+    """For each choice of q, two to a row: prior, exact posterior and q above the costs in nats.
 
     The lower bar of each pair is ``-log p(x)`` and the gap: both bars have one length.
     """
-    figure, axes = plt.subplots(2, len(views), figsize=(7.6, 4.4), sharey="row", sharex="row")
+    rows = math.ceil(len(views) / 2)
+    ratios, size = rows * (2, 1), (5.4, 3.2 * rows)  # narrow, so that a phone can show it
+    figure, axes = plt.subplots(2 * rows, 2, figsize=size, height_ratios=ratios, squeeze=False)
     z = torch.linspace(-3, 4, 500, dtype=posterior.mean.dtype)
-    for (top, bottom), (title, (q, costs)) in zip(axes.T, views.items(), strict=True):
+    widest = max(costs.nelbo.item() for _, costs in views.values())
+    for i, (title, (q, costs)) in enumerate(views.items()):
+        top, bottom = axes[2 * (i // 2), i % 2], axes[2 * (i // 2) + 1, i % 2]
         _curve(top, z, Normal(torch.zeros(1), torch.ones(1)), "prior", "prior")
         _curve(top, z, posterior, "latent", "exact posterior")
         _curve(top, z, q, "posterior", "$q$", "--")
         top.set(title=title, xlabel="$z$", ylim=(0, 1.6))
         _bars(bottom, costs, evidence)
-    axes[0, 0].set_ylabel("density")
-    for row, place in zip(axes, ("upper", "lower"), strict=True):
-        found = row[0].get_legend_handles_labels()
-        figure.legend(*found, ncols=4, loc=f"outside {place} center")
+        bottom.set_xlim(0, 1.02 * widest)
+    for ax in axes[::2, 0]:
+        ax.set_ylabel("density")
+    for ax, place in ((axes[0, 0], "upper"), (axes[1, 0], "lower")):
+        handles, labels = ax.get_legend_handles_labels()
+        figure.legend(handles, labels, ncols=4, columnspacing=1, loc=f"outside {place} center")
     return figure
 
 
