@@ -77,7 +77,10 @@ class LatentModel(nn.Module):
     def loss(
         self, data: Tensor, beta: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        """``reconstruction + beta (all KL costs)``, in nats: (B,). With beta = 1, ``-ELBO``."""
+        """``reconstruction + beta (all KL costs)``, in nats: (B,). With beta = 1, ``-ELBO``.
+
+        For Gaussian data, beta acts like wider noise in the decoder (eq-beta-noise).
+        """
         costs = self.elbo(data, generator)
         return costs.reconstruction + beta * (costs.nelbo - costs.reconstruction)
 
