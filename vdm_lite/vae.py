@@ -132,7 +132,7 @@ class VAE(LatentModel):
         return to_normal(self.encoder(self.encode(data)), self.latents, "encoder(x)")
 
     def elbo(self, data: Tensor, generator: torch.Generator | None = None) -> Elbo:
-        """The two costs, (B,) each; ``diffusion`` is empty, (B, 0): no layer lies in between.
+        """The two costs, (B,) each (eq-vae-elbo); ``diffusion`` is empty, (B, 0): one layer only.
 
         ``prior`` is the KL in closed form (eq-gaussian-kl), ``reconstruction`` uses one draw of z.
         """

@@ -97,7 +97,7 @@ class LinearHierarchy:
         return self._chain(x, range(1, len(self.sizes) + 1), diagonal)
 
     def gap(self, x: Tensor, q: MultivariateNormal) -> Tensor:
-        """``KL(q || p(z_{1:T} | x)) = log p(x) - ELBO``, in nats: (B,)."""
+        """``KL(q || p(z_{1:T} | x)) = log p(x) - ELBO``, in nats: (B,) (eq-evidence-gap)."""
         return kl_divergence(q, self.posterior(x))
 
     def elbo(self, x: Tensor, q: MultivariateNormal) -> Elbo:
