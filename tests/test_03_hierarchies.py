@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import pytest
@@ -441,6 +442,41 @@ def test_short_row_of_the_shipped_results():
     for key in ("bits_per_dim", "nelbo", "importance_bound_20", "reconstruction", "layer_costs"):
         assert again[key] == pytest.approx(shipped[key], rel=1e-4), key
     assert again["active_units"] == shipped["active_units"]
+
+
+def long_rows(kind: str, layers: int) -> list[dict]:
+    rows = [r for r in hierarchies.results()["rows"] if r["steps"] == hierarchies.STEPS]
+    return [r for r in rows if (r["kind"], r["layers"]) == (kind, layers)]
+
+
+def over_seeds(kind: str, layers: int, value: Callable[[dict], float]) -> tuple[float, float]:
+    values = torch.tensor([value(r) for r in long_rows(kind, layers)], dtype=FLOAT)
+    return values.mean().item(), (values.std() / len(values) ** 0.5).item()
+
+
+def gap_estimate(row: dict) -> float:
+    return row["nelbo"] + row["importance_bound_20"]
+
+
+@pytest.mark.parametrize("layers", [2, 3, 5])
+def test_what_the_chapter_says_of_the_images(layers):
+    up, down = long_rows("bottom-up", layers), long_rows("top-down", layers)
+    assert len(up) == len(down) == len(long_rows("bottom-up", 1)) == 3
+    one, _ = over_seeds("bottom-up", 1, lambda r: r["bits_per_dim"])
+    (a, da), (b, db) = (over_seeds(k, layers, lambda r: r["bits_per_dim"]) for k in figures.KINDS)
+    assert abs(a - b) < 2 * math.hypot(da, db)
+    assert 0.01 < one - a < 0.03 and 0.01 < one - b < 0.03
+    assert over_seeds("bottom-up", layers, gap_estimate)[0] == pytest.approx(6.3, abs=0.15)
+    assert over_seeds("top-down", layers, gap_estimate)[0] == pytest.approx(4.8, abs=0.15)
+    assert min(map(gap_estimate, up)) > max(map(gap_estimate, down))
+    bounds = [over_seeds(k, layers, lambda r: r["importance_bound_20"])[0] for k in figures.KINDS]
+    assert bounds[0] > bounds[1]
+    assert all(r["layer_costs"][0] > sum(r["layer_costs"][1:]) for r in down)
+    for row in up + down if layers == 5 else []:
+        assert row["layer_costs"][3] < 0.3 and row["layer_costs"][4] < 0.01
+    if layers == 5:
+        assert max(cost for row in down for cost in row["layer_costs"][2:]) < 0.01
+        assert min(row["layer_costs"][2] for row in up) > 2
 
 
 def test_figures_draw():
