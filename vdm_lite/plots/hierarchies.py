@@ -60,9 +60,9 @@ def inference_graphs(
 ) -> Figure:
     """Each case's ``sees`` and ``links`` as a graph; below it its gap, W orthogonal and oblique."""
     names = ["$z_{1a}$", "$z_{1b}$", "$z_2$"]
-    figure, axes = plt.subplots(2, len(cases) // 2, figsize=(7, 5.6), sharex=True, sharey=True)
+    figure, axes = plt.subplots(2, len(cases) // 2, figsize=(6, 5.2), sharex=True, sharey=True)
     for ax, (title, case) in zip(axes.flat, cases.items(), strict=True):
-        graphical_model(inference_graph(*case, names), ax).set_title(title, size=9)
+        graphical_model(inference_graph(*case, names), ax).set_title(title, size=8)
         text = "\n".join(
             f"{name} {abs(gap):.4f}"
             for name, gap in zip(("orthogonal", "oblique"), gaps[title], strict=True)
