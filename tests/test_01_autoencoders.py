@@ -183,6 +183,8 @@ def test_gaussian_kl_is_the_integral(q):
     pair = [gaussian.Normal(real(mean)[None], real(var)[None]) for mean, var in (q, (-0.3, 0.7))]
     assert_close(gaussian.kl(*pair), integral[None])
     assert_close(gaussian.kl_per_unit(*pair), integral[None, None])
+    two = [gaussian.Normal(n.mean.expand(1, 2), n.var.expand(1, 2)) for n in pair]
+    assert_close(gaussian.kl(*two), 2 * integral[None])  # one unit alone cannot tell sum from mean
 
 
 @pytest.mark.equation("eq-iwae")
@@ -255,6 +257,26 @@ def test_amortization_adds_the_squared_error_of_the_mean():
     assert_close(MODEL.log_prob(X) + MODEL.elbo(X, blurred).nelbo, family + amortization)
 
 
+def test_score_function_wins_where_slopes_are_wilder_than_values():
+    omega, std, (at, weights) = 8.0, 0.5, quadrature(80)
+    z = 0.3 + std * at
+    path, score = omega * (omega * z).cos(), (omega * z).sin() * at / std
+    assert_close((weights @ path).item(), (weights @ score).item())
+    assert weights @ path**2 > 5 * (weights @ score**2)
+
+
+@pytest.mark.equation("eq-iwae")
+def test_weights_of_the_mean_field_have_no_finite_variance():
+    tails = 2 * PRECISION - PRECISION.diagonal().diag()
+    values, vectors = torch.linalg.eigh(tails)
+    assert values[0] < 0
+    mean_field, far = MODEL.mean_field(X[:1]), vectors[:, 0] * real(0.0, 2.0, 4.0)[:, None]
+    z = mean_field.mean + far
+    log_p = bell(X[:1], z @ W.T, STD**2).sum(1) + bell(z, 0.0, 1.0).sum(1)
+    integrand = 2 * log_p - mean_field.log_prob(z)  # of the second moment: it grows outwards
+    assert_close(integrand - integrand[0], -0.5 * values[0] * real(0.0, 4.0, 16.0))
+
+
 # Exercises
 
 
@@ -268,6 +290,9 @@ def test_spotted_errors_of_the_divergence():
     assert_close(good[0].item(), 0.4, atol=5e-3, rtol=0)
     assert_close((mean**2 + var - var.log() - 1).sum()[None], 2 * right)  # the missing half
     assert_close(good.mean()[None], right / 2)  # a mean over two latents
+    drawn = 0.5 * (mean**2 + var**2 - 2 * var.log() - 1)  # variance for standard deviation
+    assert_close(drawn - good, 0.5 * (var**2 - var - var.log()))
+    assert (drawn > good).all()
 
 
 def test_price_of_independence():
@@ -290,6 +315,18 @@ def test_gap_of_a_shifted_q_is_half_the_variance_of_the_log_weight():
     gap = TOY.gap(TOY_X, one(1.2 + delta, 1 / precision))[0]
     assert_close(gap, variance / 2)
     assert_close(gap.item(), 0.5 * precision * delta**2)
+    second = weights @ (2 * (log_w - TOY.log_prob(TOY_X))).exp()
+    assert_close(second.item() - 1, math.expm1(2 * gap.item()))
+
+
+@pytest.mark.parametrize("draws,short", [(1_000, 1.5), (100_000, 0.4)])
+def test_a_gap_of_ten_nats_takes_many_draws(draws, short):
+    gap, repeats = 10.0, 40_000_000 // draws
+    bounds = []
+    for _ in range(repeats // 100):
+        log_w = -gap + math.sqrt(2 * gap) * torch.randn(100, draws)
+        bounds.append(log_w.logsumexp(1) - math.log(draws))
+    assert abs(-torch.cat(bounds).mean().item() - short) < 0.15  # 5 standard errors
 
 
 def test_smallest_eigenvalue_makes_the_model_exact():

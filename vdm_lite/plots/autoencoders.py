@@ -18,9 +18,12 @@ from vdm_lite.plots.base import COLORS, ELBO_COLORS, image_grid
 def monte_carlo_errors(
     dims: Sequence[int], formula: Tensor, measured: Tensor, ax: Axes | None = None
 ) -> Axes:
-    """Relative error of the naive estimate of p(x) against the number of latents, (N,) each."""
+    """Relative error of the naive estimate of p(x) against the number of latents, (N,) each.
+
+    The law has the color of the prior, which the draws come from.
+    """
     ax = ax or plt.gca()
-    ax.semilogy(dims, formula, color=COLORS["posterior"], label="closed form")
+    ax.semilogy(dims, formula, color=COLORS["prior"], label="closed form")
     ax.semilogy(dims, measured, "o", color=COLORS["data"], markersize=5, label="measured")
     ax.axhline(1, color=COLORS["data"], linewidth=1, linestyle=":")
     ax.set(xlabel="latents $n$", ylabel="relative error of $\\hat p(x)$")
@@ -115,12 +118,16 @@ def gradient_variances(
     measured: Mapping[str, Tensor],
     ax: Axes | None = None,
 ) -> Axes:
-    """Variances of gradient estimators against the number of latents: lines and measured dots."""
+    """Variances of three gradient estimators against the number of latents: lines and marks.
+
+    All have the color of the posterior, which is what they move; line and mark tell them apart.
+    """
     ax = ax or plt.gca()
-    inks = [COLORS[quantity] for quantity in ("network", "latent", "posterior")]
-    for ink, (name, curve) in zip(inks, curves.items(), strict=True):
-        ax.loglog(latents, curve, color=ink, label=name)
-        ax.loglog(latents, measured[name], "o", color=ink, markersize=4)
+    style = {"color": COLORS["posterior"], "markersize": 5}
+    lines = (("-", "o"), ("--", "s"), (":", "^"))
+    for (line, mark), (name, curve) in zip(lines, curves.items(), strict=True):
+        ax.loglog(latents, curve, line, label=name, **style)
+        ax.loglog(latents, measured[name], mark, **style)
     ax.set(xlabel="latents $n$", ylabel="variance of the gradient")
     ax.set_xticks(latents, [str(n) for n in latents])
     ax.minorticks_off()
