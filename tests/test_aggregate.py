@@ -63,6 +63,13 @@ def test_bad_posteriors_are_named(q, message):
         AggregatePosterior(q)
 
 
+@pytest.mark.parametrize(("points", "half_width"), [(11, 7.0), (281, 0.5), (1, 7.0)])
+def test_a_grid_that_misses_the_density_is_refused(points, half_width):
+    narrow = AggregatePosterior(Normal(torch.zeros(4, 1), torch.full((4, 1), 0.04)))
+    with pytest.raises(ValueError, match="points"):
+        narrow.split(points, half_width)
+
+
 def test_bad_arguments_are_named():
     three = AggregatePosterior(Normal(torch.zeros(4, 3), torch.ones(4, 3)))
     with pytest.raises(ValueError, match="units: expected at most 2"):

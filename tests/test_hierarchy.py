@@ -78,13 +78,14 @@ def test_merge_is_the_normalized_product_of_densities():
     assert_close(merge(b, a), q)
 
 
-@pytest.mark.parametrize("raw_var", [-5.0, 0.0, 50.0])
-def test_a_message_keeps_its_gradient_when_it_falls_silent(raw_var):
-    output = torch.tensor([[0.7, raw_var]], dtype=F64, requires_grad=True)
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("raw_var", [-5.0, 0.0, 50.0, 1e8])
+def test_a_message_keeps_its_gradient_when_it_falls_silent(raw_var, dtype):
+    output = torch.tensor([[0.7, raw_var]], dtype=dtype, requires_grad=True)
     q = merge(standard_normal(output[:, :1]), to_message(output, 1))
     assert_close(q.mean, output[:, :1])
     q.mean.sum().backward()
-    assert_close(output.grad, torch.tensor([[1.0, 0.0]], dtype=F64))
+    assert_close(output.grad, torch.tensor([[1.0, 0.0]], dtype=dtype))
     var = to_message(output, 1).var
     assert_close(q.var, var / (1 + var))
 
@@ -239,6 +240,8 @@ SEEN = Gaussian()
             lambda x: merge(Normal(x, torch.ones(())), Normal(x[:2], torch.ones(()))),
             "b.mean: expected shape",
         ),
+        (lambda x: merge(Normal(x * torch.nan, x**2), Normal(x, x**2)), "a.mean: expected finite"),
+        (lambda x: top_down().below(1, x), "t: expected a layer 2 to T = 2, got 1"),
         (
             lambda x: image_model("top-down", 2).importance_bound(x, 0),
             "k: expected a whole number >= 1, got 0",

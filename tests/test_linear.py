@@ -166,6 +166,12 @@ def test_directions_below_the_noise_collapse():
     assert_close(weight.abs(), torch.diag(expected))
 
 
+def gap_for_other_data(weight: Tensor, n: int) -> Tensor:
+    model = LinearHierarchy([weight], [1.0])
+    x, _ = model.sample(4)
+    return model.gap(x, model.mean_field(x[:n]))
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -181,6 +187,19 @@ def test_directions_below_the_noise_collapse():
         (lambda w: LinearHierarchy([w.int()], [1.0]), r"weights\[0\]: expected a floating-point"),
         (lambda w: LinearHierarchy([w], [1.0]).log_prob(w), r"x: expected shape \(B, 3\)"),
         (lambda w: LinearHierarchy([w], [1.0]).sample(0), "n: expected a whole number >= 1"),
+        (
+            lambda w: LinearHierarchy([w, w[:2].float()], [1.0, 1.0]),
+            r"weights\[1\]: expected torch.float64 on cpu as weights\[0\], got torch.float32",
+        ),
+        (
+            lambda w: gap_for_other_data(w, 1),
+            r"q: expected a Gaussian of shape \(4, 2\), got \(1, 2\)",
+        ),
+        (
+            lambda w: probabilistic_pca(w.T @ w, 1, -0.5),
+            "std: expected a positive number, got -0.5",
+        ),
+        (lambda w: probabilistic_pca(w[0], 1, 0.5), "covariance: expected a square matrix"),
         (lambda w: probabilistic_pca(w, 1, 0.5), "covariance: expected a square matrix"),
         (lambda w: probabilistic_pca(w.T @ w, 3, 0.5), "latents: expected at most 2, got 3"),
     ],

@@ -55,6 +55,22 @@ def test_no_digits_are_lost_far_from_the_mean():
     assert output.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("log_scale", [-100.0, 40.0, 1000.0])
+def test_extreme_scales_stay_finite(log_scale):
+    output = torch.tensor([[0.3, log_scale]]).expand(256, 2).clone().requires_grad_()
+    log_p = DiscretizedLogistic(256).log_prob(torch.arange(256)[:, None], output)
+    log_p.sum().backward()
+    assert log_p.isfinite().all() and output.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("levels", [256, 65536])
+def test_a_narrow_density_puts_nearly_all_mass_in_one_bin(levels):
+    center = 2 * (100 + 0.5) / levels - 1
+    output = torch.tensor([[center, -50.0]], dtype=F64)
+    log_p = DiscretizedLogistic(levels).log_prob(torch.tensor([[100]]), output)
+    assert -0.03 < log_p < 0
+
+
 def test_two_parameters_are_channels():
     data = torch.randint(0, 17, (3, 2, 4, 4))
     output = torch.randn(3, 4, 4, 4)
@@ -81,6 +97,14 @@ def test_two_parameters_are_channels():
         (
             lambda: DiscretizedLogistic(8).log_prob(torch.zeros(2, 3).int(), torch.zeros(2, 3)),
             r"output: expected shape \(2, 6\): means and log-scales, got \(2, 3\)",
+        ),
+        (
+            lambda: DiscretizedLogistic(8).log_prob(torch.zeros(2).int(), torch.zeros(4)),
+            r"data: expected shape \(B, C, ...\), got \(2,\)",
+        ),
+        (
+            lambda: Bernoulli().log_prob(torch.zeros(2, 3), torch.full((2, 3), math.nan)),
+            "output: expected finite numbers",
         ),
         (
             lambda: DiscretizedLogistic(8).encode(torch.full((1, 1), 8)),

@@ -142,6 +142,13 @@ def test_binary_data_go_through():
     assert costs.nelbo.shape == (7,) and (costs.reconstruction > 0).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
+def test_levels_of_any_dtype_take_the_precision_of_the_model(dtype):
+    data = torch.randint(0, 17, (3, 1, 8, 8)).to(dtype)
+    assert image_vae().double().elbo(data).nelbo.dtype == F64
+    assert image_vae().elbo(data).nelbo.dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -154,6 +161,10 @@ def test_binary_data_go_through():
         ),
         (lambda m, x: m.elbo(x.int()), "data: expected a floating-point tensor"),
         (lambda m, x: to_normal(x * torch.nan, 1), "output: expected finite numbers"),
+        (
+            lambda m, x: VAE(m.encoder, lambda z: x * torch.nan, Gaussian(), 2).elbo(x),
+            "output: expected finite numbers",
+        ),
         (lambda m, x: active_units(x[0]), r"costs: expected shape \(N, units\)"),
     ],
 )

@@ -65,13 +65,18 @@ class AggregatePosterior:
         """Information and mismatch (eq-split), by quadrature over one or two units.
 
         The ``points`` along each axis should lie no farther apart than the narrowest posterior's
-        standard deviation. ``ValueError`` for more than two units.
+        standard deviation. ``ValueError`` for more than two units, and for a grid so coarse or so
+        small that the density does not sum to 1 on it within one percent.
         """
         checks.require(self.units <= 2, "units", "at most 2 for quadrature", self.units)
         z, cell = grid(self.units, points, half_width, self.q.mean)
         log_q = self.log_prob(z)
         log_p = -0.5 * (z.square().sum(1) + self.units * math.log(2 * math.pi))
         weight = log_q.exp() * cell
+        if checks.readable(weight):
+            mass, argument = weight.sum().item(), "points, half_width"
+            expected = "a grid on which q(z) sums to 1"
+            checks.require(abs(mass - 1) < 0.01, argument, expected, f"{mass:.3g}")
         entropy = 0.5 * (2 * math.pi * math.e * self.q.var).log().sum(1).mean()
         return Split(-(weight * log_q).sum() - entropy, (weight * (log_q - log_p)).sum())
 
@@ -79,8 +84,11 @@ class AggregatePosterior:
 def grid(units: int, points: int, half_width: float, like: Tensor) -> tuple[Tensor, float]:
     """Points (points^units, units) that fill [-half_width, half_width]^units, and a cell's volume.
 
-    A sum over the points, times that volume, is an integral by the trapezoid rule.
+    A sum over the points, times that volume, is an integral by the trapezoid rule, of anything that
+    vanishes at the borders. ``ValueError`` for fewer than two points along an axis.
     """
+    checks.count("units", units)
+    checks.require(points > 1, "points", "at least 2", points)
     side = torch.linspace(-half_width, half_width, points, dtype=like.dtype, device=like.device)
     everywhere = torch.cartesian_prod(*units * [side]).reshape(-1, units)
     return everywhere, (2 * half_width / (points - 1)) ** units

@@ -21,7 +21,8 @@ def floating(argument: str, value: Tensor) -> None:
 
 
 def positive(argument: str, value: Tensor) -> None:
-    """Require positive numbers, for variances and the like."""
+    """Require finite positive numbers, for variances and the like."""
+    floating(argument, value)
     if readable(value):
         require(bool((value > 0).all()), argument, "positive numbers", "zero or negative ones")
 
@@ -41,7 +42,8 @@ def fits(argument: str, value: Tensor, like: Tensor) -> None:
     sizes = zip(value.shape, like.shape, strict=False)
     aligned = value.ndim == like.ndim and all(size in (1, full) for size, full in sizes)
     expected = f"() or {tuple(like.shape)}, where an axis may be 1"
-    require(aligned or value.numel() == 1, argument, expected, tuple(value.shape))
+    number = value.numel() == 1 and value.ndim <= like.ndim  # more axes would add axes to ``like``
+    require(aligned or number, argument, expected, tuple(value.shape))
 
 
 def batch(argument: str, value: Tensor) -> None:

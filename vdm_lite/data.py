@@ -117,7 +117,10 @@ def fashion_mnist(folder: str | os.PathLike | None = None) -> Images:
 
 
 def halved(images: Images) -> Images:
-    """The images at half their size: each 2x2 block becomes its mean, rounded to a level."""
+    """The images at half their size: each 2x2 block becomes its mean, rounded to a level.
+
+    (N, C, H, W) -> (N, C, H // 2, W // 2): an odd last row or column is left out.
+    """
 
     def half(pixels: Tensor) -> Tensor:
         return torch.nn.functional.avg_pool2d(pixels.float(), 2).round().to(pixels.dtype)

@@ -128,11 +128,11 @@ def kl_per_unit(q: Normal, p: Normal) -> Tensor:
     Raises ``ValueError`` for other shapes, and unless the variances are positive.
     """
     checks.examples("q.mean", q.mean)
-    for name, value in (("q.var", q.var), ("p.mean", p.mean), ("p.var", p.var)):
-        checks.floating(name, value)
-        checks.fits(name, value, q.mean)
+    checks.floating("p.mean", p.mean)
+    checks.fits("p.mean", p.mean, q.mean)
     for name, var in (("q.var", q.var), ("p.var", p.var)):
         checks.positive(name, var)
+        checks.fits(name, var, q.mean)
     excess = (q.var - p.var) / p.var
     # log r by log1p where r is near 1; where r is small, r - 1 has lost the digits of r.
     log_r = torch.where(
@@ -145,9 +145,13 @@ def kl_per_unit(q: Normal, p: Normal) -> Tensor:
 def draw(q: Normal, generator: torch.Generator | None = None) -> Tensor:
     """One reparameterized draw ``mean + sqrt(var) eps``, shape of the mean (eq-reparameterization).
 
-    Gradients flow through the draw into mean and variance.
+    Gradients flow through the draw into mean and variance. Raises ``ValueError`` for a variance of
+    another shape and unless the variances are positive.
     """
     mean = q.mean
+    checks.floating("q.mean", mean)
+    checks.positive("q.var", q.var)
+    checks.fits("q.var", q.var, mean)
     eps = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
     return mean + q.var.sqrt() * eps
 
@@ -158,7 +162,8 @@ def log_prob(q: Normal, z: Tensor) -> Tensor:
     Raises ``ValueError`` for a mean of another shape and unless the variances are positive.
     """
     checks.examples("z", z)
+    checks.floating("q.mean", q.mean)
+    checks.positive("q.var", q.var)
     checks.fits("q.mean", q.mean, z)
     checks.fits("q.var", q.var, z)
-    checks.positive("q.var", q.var)
     return -0.5 * ((z - q.mean).square() / q.var + q.var.log() + math.log(2 * math.pi))

@@ -29,13 +29,15 @@ def merge(a: Normal, b: Normal) -> Normal:
     ``1/var = 1/var_a + 1/var_b`` and ``mean/var = mean_a/var_a + mean_b/var_b``, for means and
     variances of one shape (B, ...). Raises ``ValueError`` unless the variances are positive.
     """
-    for name, value in (("a.var", a.var), ("b.var", b.var)):
-        checks.fits(name, value, a.mean)
-        checks.positive(name, value)
+    checks.floating("a.mean", a.mean)
+    checks.floating("b.mean", b.mean)
     checks.same_shape("b.mean", b.mean, a.mean)
-    # No division by a precision, which may underflow to 0.
-    share = b.var / (a.var + b.var)
-    return Normal(share * a.mean + (1 - share) * b.mean, share * a.var)
+    for name, value in (("a.var", a.var), ("b.var", b.var)):
+        checks.positive(name, value)
+        checks.fits(name, value, a.mean)
+    # No division by a precision, which may underflow to 0; no 1 - share, which may round to 0.
+    share_a, share_b = b.var / (a.var + b.var), a.var / (a.var + b.var)
+    return Normal(share_a * a.mean + share_b * b.mean, share_a * a.var)
 
 
 def to_message(output: Tensor, units: int, argument: str = "output") -> Normal:
@@ -108,7 +110,9 @@ class Hierarchy(LatentModel):
         return -self.reconstruction(data, layers[0].z) - ratios.sum(0)
 
     def below(self, t: int, z: Tensor) -> Normal:
-        """``p(z_{t-1} | z_t)`` for t = 2 … T."""
+        """``p(z_{t-1} | z_t)``, (B, n_{t-1}), for z_t (B, n_t); ``ValueError`` unless t = 2 … T."""
+        depth = len(self.sizes)
+        checks.require(2 <= t <= depth, "t", f"a layer 2 to T = {depth}", t)
         name = f"decoders[{t - 1}](z_{t})"
         return to_normal(self.transitions[t - 2](z), self.sizes[t - 2], name)
 

@@ -52,6 +52,7 @@ class Gaussian:
 
     def log_prob(self, data: Tensor, output: Tensor) -> Tensor:
         """``-1/2 sum_i ((x_i - output_i)^2 / std^2 + log 2 pi std^2)`` nats: (B,)."""
+        checks.floating("output", output)
         checks.same_shape("output", output, self.encode(data))
         return sum_except_batch(log_prob(Normal(output, output.new_tensor(self.std**2)), data))
 
@@ -77,6 +78,7 @@ class Bernoulli:
 
     def log_prob(self, data: Tensor, output: Tensor) -> Tensor:
         """``sum_i x_i log p_i + (1 - x_i) log(1 - p_i)`` nats, ``p = sigmoid(output)``: (B,)."""
+        checks.floating("output", output)
         x = self.encode(data).to(output.dtype)
         checks.same_shape("output", output, x)
         return -sum_except_batch(F.binary_cross_entropy_with_logits(output, x, reduction="none"))
@@ -92,7 +94,8 @@ class DiscretizedLogistic:
 
     The decoder gives mean m and log-scale log s of each pixel, on the scale of
     ``enc(k) = 2 (k + 1/2) / levels - 1``; bins have width ``2 / levels``, and the two end bins
-    reach to infinity (Salimans et al. 2017, there with mixtures).
+    reach to infinity (Salimans et al. 2017, there with mixtures). log s counts as -7 where it is
+    less (with more than 256 levels the limit falls as their bins do), and as 40 where it is more.
     """
 
     levels: int = 256
@@ -108,6 +111,8 @@ class DiscretizedLogistic:
     def log_prob(self, data: Tensor, output: Tensor) -> Tensor:
         """``sum_i log(F(x_i + 1/levels) - F(x_i - 1/levels))`` nats, F the logistic CDF: (B,)."""
         self.encode(data)  # for its checks
+        checks.require(data.ndim > 1, "data", "shape (B, C, ...)", tuple(data.shape))
+        checks.floating("output", output)
         x = place(data, self.levels, output.dtype)
         mean, log_scale = self._parameters(output, x)
         inverse = torch.exp(-log_scale)
@@ -121,7 +126,7 @@ class DiscretizedLogistic:
         return sum_except_batch(log_p + torch.where(first | last, 0.0, bin_part))
 
     def mean(self, output: Tensor) -> Tensor:
-        """The means, within the range of the data."""
+        """The locations m, clamped to [-1, 1]: E[x | z] but for what the two ends cut off."""
         return output.chunk(2, dim=1)[0].clamp(-1, 1)
 
     def _parameters(self, output: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,4 +135,6 @@ class DiscretizedLogistic:
         checks.require(output.shape == wanted, "output", expected, tuple(output.shape))
         mean, log_scale = output.chunk(2, dim=1)
         # At e^-7 the density is far narrower than a bin of 256 levels: below it nothing is gained.
-        return mean, log_scale.clamp(min=-7)
+        # Far above e^40 the mass of a bin would underflow.
+        narrowest = -7 - math.log(max(self.levels, 256) / 256)
+        return mean, log_scale.clamp(narrowest, 40)

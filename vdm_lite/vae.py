@@ -27,7 +27,7 @@ MIN_VARIANCE = 1e-4  # so that no divergence between two units can overflow
 
 
 def to_normal(output: Tensor, units: int, argument: str = "output") -> Normal:
-    """Read a network's output (B, 2 units): means, and ``softplus^{-1}`` of the variances.
+    """Read a network's output (B, 2 units): means, then r with ``var = softplus(r) + 1e-4``.
 
     ``softplus`` grows only linearly: the exponential of a log-variance overflows when a deep
     hierarchy goes astray. ``ValueError``, naming the ``argument``, for any other shape.
@@ -50,6 +50,8 @@ def active_units(costs: Tensor, threshold: float = 0.01) -> int:
 
     A unit whose posterior equals the prior for every x costs nothing and carries nothing. (The
     criterion of Sonderby et al. 2016; Burda et al. 2016 ask for Var_x of the mean > 0.01 instead.)
+    The costs must be divergences: below the top of a bottom-up hierarchy they are not, and a unit
+    that carries information may cost less than nothing (eq-bottom-up-cost).
     """
     checks.examples("costs", costs)
     checks.require(costs.ndim == 2, "costs", "shape (N, units)", tuple(costs.shape))
@@ -87,10 +89,11 @@ class LatentModel(nn.Module):
     def importance_bound(
         self, data: Tensor, k: int, generator: torch.Generator | None = None
     ) -> Tensor:
-        """IWAE_k, a lower bound of ``log p(x)`` that rises with k, in nats: (B,) (eq-iwae).
+        """Estimate IWAE_k, in nats: (B,) (eq-iwae).
 
-        ``log 1/k sum_i p(x, z_i) / q(z_i | x)`` for k draws of q (Burda et al. 2016); k = 1 is the
-        ELBO. Raises ``ValueError`` for ``k < 1``.
+        ``log 1/k sum_i p(x, z_i) / q(z_i | x)`` for k draws of q (Burda et al. 2016). Its mean is a
+        lower bound of ``log p(x)`` that never falls with k; k = 1 gives the ELBO. Raises
+        ``ValueError`` for ``k < 1``.
         """
         checks.count("k", k)
         weights = torch.stack([self.log_weight(data, generator) for _ in range(k)])
@@ -99,7 +102,7 @@ class LatentModel(nn.Module):
     def encode(self, data: Tensor) -> Tensor:
         """Data as floats; levels, which have no precision of their own, in that of the model."""
         x = self.observation.encode(data)
-        return x if data.is_floating_point() else x.to(working_dtype(self))
+        return x if x is data else x.to(working_dtype(self))
 
     def reconstruction(self, data: Tensor, z: Tensor) -> Tensor:
         """``-log p(x | z)`` of the layer next to the data, in nats: (B,)."""
@@ -108,8 +111,9 @@ class LatentModel(nn.Module):
     def draw_prior(self, n: int, units: int, generator: torch.Generator | None) -> Tensor:
         """``n`` draws of N(0, I) where the model's parameters are, (n, units)."""
         checks.count("n", n)
-        options = {"device": next(self.parameters(), torch.empty(0)).device}
-        return torch.randn(n, units, generator=generator, dtype=working_dtype(self), **options)
+        device = next(self.parameters(), torch.empty(0)).device
+        dtype = working_dtype(self)
+        return torch.randn(n, units, generator=generator, dtype=dtype, device=device)
 
 
 class VAE(LatentModel):

@@ -22,7 +22,8 @@ from vdm_lite.elbo import Elbo
 class LinearHierarchy:
     """``weights`` are W_1 (D, n_1), W_2 (n_1, n_2), …; ``stds`` are s_1, s_2, … > 0.
 
-    Raises ``ValueError`` for sizes that do not fit each other and for widths that are not positive.
+    Raises ``ValueError`` for sizes that do not fit each other, for matrices of unlike dtype or
+    device, and for widths that are not positive.
     """
 
     def __init__(self, weights: Sequence[Tensor], stds: Sequence[float]) -> None:
@@ -35,6 +36,8 @@ class LinearHierarchy:
             fits = weight.ndim == 2 and (i == 0 or len(weight) == rows)
             expected = f"a matrix of {rows} rows"
             checks.require(fits, f"weights[{i}]", expected, f"shape {tuple(weight.shape)}")
+            kind, like = (f"{w.dtype} on {w.device}" for w in (weight, weights[0]))
+            checks.require(kind == like, f"weights[{i}]", f"{like} as weights[0]", kind)
             positive = math.isfinite(std) and std > 0
             checks.require(positive, f"stds[{i}]", "a positive number", std)
         self.weights, self.stds = tuple(weights), tuple(stds)
@@ -98,6 +101,7 @@ class LinearHierarchy:
 
     def gap(self, x: Tensor, q: MultivariateNormal) -> Tensor:
         """``KL(q || p(z_{1:T} | x)) = log p(x) - ELBO``, in nats: (B,) (eq-evidence-gap)."""
+        self._check(x, q)
         return kl_divergence(q, self.posterior(x))
 
     def elbo(self, x: Tensor, q: MultivariateNormal) -> Elbo:
@@ -106,7 +110,7 @@ class LinearHierarchy:
         ``prior`` (B,) is ``KL(q(z_T | x) || N(0, I))``; ``diffusion`` (B, T - 1) holds the expected
         ``KL(q(z_t | z_{t+1}, x) || p(z_t | z_{t+1}))`` of z_1 … z_{T-1}.
         """
-        self._check(x)
+        self._check(x, q)
         top = self._read(len(self.sizes))
         prior = kl_divergence(_image(q, top), _standard(top))
         costs = [self._layer_cost(q, t) for t in range(1, len(self.sizes))]
@@ -163,24 +167,28 @@ class LinearHierarchy:
     def _downwards(self) -> Iterable[tuple[Tensor, float]]:
         return zip(reversed(self.weights), reversed(self.stds), strict=True)
 
-    def _check(self, x: Tensor) -> None:
+    def _check(self, x: Tensor, q: MultivariateNormal | None = None) -> None:
         checks.examples("x", x)
         dims = len(self.weights[0])
         checks.require(x.shape[1:] == (dims,), "x", f"shape (B, {dims})", tuple(x.shape))
+        wanted, given = (len(x), sum(self.sizes)), None if q is None else tuple(q.mean.shape)
+        checks.require(given in (None, wanted), "q", f"a Gaussian of shape {wanted}", given)
 
 
 def probabilistic_pca(covariance: Tensor, latents: int, std: float) -> LinearHierarchy:
     """The linear VAE of greatest likelihood for data of this ``covariance`` (D, D) (eq-ppca).
 
     ``W = U (Lambda - std^2 I)^(1/2)`` of the largest eigenvalues; a direction whose variance is
-    below ``std^2`` gets weight zero: its latent collapses (Tipping and Bishop 1999).
+    below ``std^2`` gets weight zero: its latent collapses (Tipping and Bishop 1999). Raises
+    ``ValueError`` unless the matrix is square, ``latents <= D`` and ``std > 0``.
     """
     checks.floating("covariance", covariance)
-    dims = len(covariance)
-    square = covariance.shape == (dims, dims)
+    square = covariance.ndim == 2 and covariance.shape[0] == covariance.shape[1]
     checks.require(square, "covariance", "a square matrix", tuple(covariance.shape))
     checks.count("latents", latents)
+    dims = len(covariance)
     checks.require(latents <= dims, "latents", f"at most {dims}", latents)
+    checks.require(math.isfinite(std) and std > 0, "std", "a positive number", std)
     values, vectors = torch.linalg.eigh(covariance)  # rising
     scale = (values - std**2).clamp(min=0).sqrt()
     return LinearHierarchy([(vectors * scale).flip(1)[:, :latents]], [std])
@@ -191,13 +199,14 @@ def smallest_gap(model: LinearHierarchy, sees: Tensor, links: Tensor) -> Tensor:
 
     Under q, ``z_i = k_i x + sum_j l_ij z_j + n_i`` with independent Gaussian noise. ``sees`` (n,)
     says which coordinates of z depend on x, ``links`` (n, n) where l_ij may differ from 0; without
-    cycles, else ``ValueError``. In nats, by L-BFGS, to about nine digits.
+    cycles, else ``ValueError``. In nats, by L-BFGS, in float64 to about nine digits
+    (fewer where the posterior is nearly degenerate).
     """
     n = sum(model.sizes)
     checks.require(sees.shape == (n,), "sees", f"shape ({n},)", tuple(sees.shape))
     checks.require(links.shape == (n, n), "links", f"shape {(n, n)}", tuple(links.shape))
     precision, covariance = model.precision(), model.covariance()
-    sees, links = sees.to(precision), links.to(precision)
+    sees, links = ((each != 0).to(precision) for each in (sees, links))
     no_cycle = not links.matrix_power(n).any()
     checks.require(no_cycle, "links", "no cycle", "one")
     unit = torch.eye(len(covariance)).to(precision)
@@ -218,7 +227,7 @@ def smallest_gap(model: LinearHierarchy, sees: Tensor, links: Tensor) -> Tensor:
 def _minimum(function: Callable[[], Tensor], arguments: Sequence[Tensor]) -> Tensor:
     """The least value of a smooth function of the ``arguments``, which are changed."""
     search = {"tolerance_grad": 1e-12, "tolerance_change": 1e-16, "line_search_fn": "strong_wolfe"}
-    optimizer = torch.optim.LBFGS(arguments, max_iter=500, **search)
+    optimizer = torch.optim.LBFGS(arguments, max_iter=2000, **search)
 
     def closure() -> Tensor:
         optimizer.zero_grad()

@@ -6,9 +6,18 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from vdm_lite import checks
+
 
 def perceptron(inputs: int, outputs: int, width: int = 256, depth: int = 2) -> nn.Sequential:
-    """(B, inputs) -> (B, outputs) through ``depth`` hidden layers; none is a linear map."""
+    """(B, inputs) -> (B, outputs) through ``depth`` hidden layers of ``width`` units and SiLU.
+
+    With ``depth`` 0 it is one linear map and a bias. Raises ``ValueError`` for sizes below 1 and
+    for a negative depth.
+    """
+    for name, size in (("inputs", inputs), ("outputs", outputs), ("width", width)):
+        checks.count(name, size)
+    checks.require(depth >= 0, "depth", "at least 0", depth)
     sizes = [inputs] + depth * [width]
     hidden = [part for a, b in itertools.pairwise(sizes) for part in _layer(a, b)]
     return nn.Sequential(*hidden, nn.Linear(sizes[-1], outputs))
