@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .PHONY: book serve lab test bench relink clean help
 
 book: .venv/.ready node_modules/.ready ## build the site into _build/html (the first time runs every notebook)
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/jupyter-book build -W -n --keep-going . || { \
+	@TQDM_DISABLE=1 OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/jupyter-book build -W -n --keep-going . || { \
 	  rm -rf _build/.doctrees; \
 	  echo "The build stopped at the warnings or failing cells above. Mend them, then: make book"; \
 	  exit 1; }

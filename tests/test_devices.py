@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from vdm_lite import elbo, gaussian, observation, samplers, times, weighting
+from vdm_lite.aggregate import AggregatePosterior
 from vdm_lite.diffusion import VariationalDiffusion
-from vdm_lite.hierarchy import BottomUp, TopDown
+from vdm_lite.gaussian import Normal
+from vdm_lite.hierarchy import BottomUp, TopDown, merge
 from vdm_lite.likelihood import Discretized, Gaussian
 from vdm_lite.nets import Rungs, UNet, flat_decoder, flat_encoder, perceptron
 from vdm_lite.observation import Bernoulli, DiscretizedLogistic
@@ -98,6 +100,14 @@ def test_latent_models_stay_on_the_device(model):
     costs = [*model.elbo(data), model.importance_bound(data, 2), model.generate(2)]
     assert all(cost.device.type == "meta" for cost in costs)
     model.loss(data).sum().backward()
+
+
+def test_gaussians_stay_on_the_device():
+    a = Normal(torch.empty(2, 3, device="meta"), torch.empty((), device="meta"))
+    for value in (gaussian.draw(a), gaussian.log_prob(a, a.mean), *merge(a, a)):
+        assert value.device.type == "meta"
+    q = AggregatePosterior(Normal(a.mean, a.mean))
+    assert q.sample(4).device.type == q.log_prob(a.mean).device.type == "meta"
 
 
 def test_observations_stay_on_the_device():

@@ -186,6 +186,10 @@ def gap_for_other_data(weight: Tensor, n: int) -> Tensor:
         (lambda w: LinearHierarchy([w[0]], [1.0]), r"weights\[0\]: expected a matrix"),
         (lambda w: LinearHierarchy([w.int()], [1.0]), r"weights\[0\]: expected a floating-point"),
         (lambda w: LinearHierarchy([w], [1.0]).log_prob(w), r"x: expected shape \(B, 3\)"),
+        (
+            lambda w: LinearHierarchy([w], [1.0]).posterior(torch.zeros(2, 3)),
+            "x: expected torch.float64, as the weights, got torch.float32",
+        ),
         (lambda w: LinearHierarchy([w], [1.0]).sample(0), "n: expected a whole number >= 1"),
         (
             lambda w: LinearHierarchy([w, w[:2].float()], [1.0, 1.0]),

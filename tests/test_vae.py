@@ -1,6 +1,7 @@
 """The VAE where its answers are known: linear encoders and decoders with set weights."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -153,6 +154,8 @@ def test_levels_of_any_dtype_take_the_precision_of_the_model(dtype):
     ("call", "words"),
     [
         (lambda m, x: m.importance_bound(x, 0), "k: expected a whole number >= 1, got 0"),
+        (lambda m, x: m.loss(x, -1.0), "beta: expected a number >= 0, got -1.0"),
+        (lambda m, x: m.loss(x, math.nan), "beta: expected a number >= 0, got nan"),
         (lambda m, x: m.generate(0), "n: expected a whole number >= 1"),
         (lambda m, x: VAE(m.encoder, m.decoder, Gaussian(), 0), "latents: expected a whole"),
         (

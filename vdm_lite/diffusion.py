@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vdm_lite import checks, elbo, parameterization, times, weighting
 from vdm_lite.elbo import Elbo
-from vdm_lite.gaussian import alpha, diffuse, expand, sum_except_batch
+from vdm_lite.gaussian import alpha, diffuse, expand, sum_except_batch, working_dtype
 from vdm_lite.likelihood import Discretized, Gaussian
 from vdm_lite.parameterization import NOISE, Parameterization, Prediction
 from vdm_lite.schedules import Linear, Schedule, rate, require_falling
@@ -91,7 +91,7 @@ class VariationalDiffusion(nn.Module):
     def _encode(self, data: Tensor) -> Tensor:
         """Data as x; levels, which have no precision of their own, in that of the model."""
         x = self.likelihood.encode(data)
-        return x if data.is_floating_point() else x.to(working_dtype(self))
+        return x if x is data else x.to(working_dtype(self))
 
     def _layer(self, x: Tensor, steps: int, generator: torch.Generator | None) -> Tensor:
         """The cost of one layer i of T, drawn for each example, times T: (B,)."""
@@ -116,12 +116,6 @@ class VariationalDiffusion(nn.Module):
         checks.floating("logsnr", logsnr)
         expand(logsnr, z)  # for its check
         return self.parameterization.output(self.denoiser, z, logsnr)
-
-
-def working_dtype(model: nn.Module) -> torch.dtype:
-    """What latents and costs are computed in: the dtype of the parameters, at least float32."""
-    like = next(model.parameters(), torch.empty(0))
-    return torch.promote_types(like.dtype, torch.float32)
 
 
 def _noise(x: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -16,7 +16,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vdm_lite import checks
 
@@ -167,3 +167,9 @@ def log_prob(q: Normal, z: Tensor) -> Tensor:
     checks.fits("q.mean", q.mean, z)
     checks.fits("q.var", q.var, z)
     return -0.5 * ((z - q.mean).square() / q.var + q.var.log() + math.log(2 * math.pi))
+
+
+def working_dtype(model: nn.Module) -> torch.dtype:
+    """What latents and costs are computed in: the dtype of the parameters, at least float32."""
+    like = next(model.parameters(), torch.empty(0))
+    return torch.promote_types(like.dtype, torch.float32)

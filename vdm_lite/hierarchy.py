@@ -118,7 +118,7 @@ class Hierarchy(LatentModel):
 
     @torch.no_grad()
     def generate(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """``E[x | z_1]`` for ``n`` draws of the layers, from the top down: (n, ...)."""
+        """``observation.mean`` for ``n`` draws of the layers, from the top down: (n, ...)."""
         z = self.draw_prior(n, self.sizes[-1], generator)
         for t in range(len(self.sizes), 1, -1):
             z = draw(self.below(t, z), generator)

@@ -54,7 +54,7 @@ class Gaussian:
         """``-1/2 sum_i ((x_i - output_i)^2 / std^2 + log 2 pi std^2)`` nats: (B,)."""
         checks.floating("output", output)
         checks.same_shape("output", output, self.encode(data))
-        return sum_except_batch(log_prob(Normal(output, output.new_tensor(self.std**2)), data))
+        return sum_except_batch(log_prob(Normal(output, output.new_full((), self.std**2)), data))
 
     def mean(self, output: Tensor) -> Tensor:
         """The output itself."""

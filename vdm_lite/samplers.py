@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from vdm_lite import checks
-from vdm_lite.diffusion import VariationalDiffusion, working_dtype
-from vdm_lite.gaussian import diffuse, posterior
+from vdm_lite.diffusion import VariationalDiffusion
+from vdm_lite.gaussian import diffuse, posterior, working_dtype
 from vdm_lite.parameterization import Prediction
 from vdm_lite.schedules import levels
 

@@ -17,9 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vdm_lite import checks
-from vdm_lite.diffusion import working_dtype
 from vdm_lite.elbo import Elbo
-from vdm_lite.gaussian import Normal, draw, kl, kl_per_unit, log_prob, sum_except_batch
+from vdm_lite.gaussian import (
+    Normal,
+    draw,
+    kl,
+    kl_per_unit,
+    log_prob,
+    sum_except_batch,
+    working_dtype,
+)
 from vdm_lite.observation import Observation
 
 Network = Callable[[Tensor], Tensor]
@@ -59,7 +66,7 @@ def active_units(costs: Tensor, threshold: float = 0.01) -> int:
 
 
 class LatentModel(nn.Module):
-    """What every latent variable model can do, given ``elbo``, ``log_weight`` and ``decode``."""
+    """What every latent variable model can do, given ``elbo``, ``log_weight`` and ``generate``."""
 
     observation: Observation
     decoder: Network
@@ -73,7 +80,7 @@ class LatentModel(nn.Module):
         raise NotImplementedError
 
     def generate(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """``E[x | z]`` for ``n`` draws of the latents from the prior: (n, ...)."""
+        """``observation.mean`` for ``n`` draws of the latents from the prior: (n, ...)."""
         raise NotImplementedError
 
     def loss(
@@ -81,8 +88,10 @@ class LatentModel(nn.Module):
     ) -> Tensor:
         """``reconstruction + beta (all KL costs)``, in nats: (B,). With beta = 1, ``-ELBO``.
 
-        For Gaussian data, beta acts like wider noise in the decoder (eq-beta-noise).
+        For Gaussian data, beta acts like wider noise in the decoder (eq-beta-noise). Raises
+        ``ValueError`` for a negative beta.
         """
+        checks.require(beta >= 0, "beta", "a number >= 0", beta)
         costs = self.elbo(data, generator)
         return costs.reconstruction + beta * (costs.nelbo - costs.reconstruction)
 
@@ -159,5 +168,5 @@ class VAE(LatentModel):
 
     @torch.no_grad()
     def generate(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """``E[x | z]`` for ``n`` draws of z from the prior: (n, ...)."""
+        """``observation.mean`` for ``n`` draws of z from the prior: (n, ...)."""
         return self.observation.mean(self.decoder(self.draw_prior(n, self.latents, generator)))

@@ -169,6 +169,8 @@ class LinearHierarchy:
 
     def _check(self, x: Tensor, q: MultivariateNormal | None = None) -> None:
         checks.examples("x", x)
+        wanted = self.weights[0].dtype
+        checks.require(x.dtype == wanted, "x", f"{wanted}, as the weights", x.dtype)
         dims = len(self.weights[0])
         checks.require(x.shape[1:] == (dims,), "x", f"shape (B, {dims})", tuple(x.shape))
         wanted, given = (len(x), sum(self.sizes)), None if q is None else tuple(q.mean.shape)
