@@ -149,10 +149,8 @@ EIGENVALUES = real(1.0, 0.5, 0.25, 0.1)
 
 
 def covariance() -> Tensor:
-    turn = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(3)))[
-        0
-    ].double()
-    turn = torch.linalg.qr(turn)[0]  # orthogonal in float64
+    start = torch.Generator().manual_seed(3)
+    turn = torch.linalg.qr(torch.randn(4, 4, generator=start, dtype=FLOAT))[0]
     return turn @ torch.diag(EIGENVALUES) @ turn.T
 
 
@@ -235,29 +233,30 @@ def test_top_of_a_diffusion_process_matches_the_prior(level):
 
 def test_narrow_posteriors_tell_everything_and_match_nothing():
     mean = real([-2.0], [-1.0], [1.0], [2.0])
-    splits = [
-        AggregatePosterior(Normal(mean, torch.full_like(mean, v))).split() for v in (0.1, 0.01)
-    ]
+    z, cell = grid(1, 4001, 7.0, mean)
+    p = torch.exp(-0.5 * z[:, 0] ** 2) / math.sqrt(2 * math.pi)
+    splits, holes = [], []
+    for v in (0.1, 0.01, 0.0001):
+        q = AggregatePosterior(Normal(mean, torch.full_like(mean, v)))
+        splits.append(q.split(4001))
+        assert_close(sum(splits[-1]), 0.5 * (mean.square().mean() + v - 1 - math.log(v)))
+        holes.append(p[q.log_prob(z).exp() < p / 10].sum() * cell)
     assert_close(splits[1].information, real(math.log(4))[0], atol=1e-5, rtol=0)
-    assert splits[1].mismatch - splits[0].mismatch > 0.5
+    assert splits[0].mismatch + 0.5 < splits[1].mismatch < splits[2].mismatch - 2
+    assert holes[0] < holes[1] < holes[2] and holes[2] > 0.9
 
 
-def test_marginal_of_a_layer_needs_the_factor_that_the_paper_left_out():
-    # Regression: the paper's first version integrates q(z_1 | z_2, x) over z_2 without q(z_2 | x).
-    one, x = torch.ones(1, 1, dtype=FLOAT), real([0.7])
-    q = LinearHierarchy([one, one], [0.5, 0.5]).posterior(x)
-    (m1, m2), cov = q.mean[0], q.covariance_matrix[0]
-    slope = cov[0, 1] / cov[1, 1]
-    assert_close(slope, real(0.5)[0])
-    z_2 = torch.linspace(-12, 12, 4801, dtype=FLOAT)[:, None]
-    z_1 = real(-0.5, 0.3, 1.4)
-    above = Normal(m1 + slope * (z_2 - m2), cov[0, 0] - slope * cov[0, 1])
-    conditional = torch.exp(-0.5 * (z_1 - above.mean) ** 2 / above.var)
-    conditional = conditional / (2 * math.pi * above.var).sqrt()
-    weight = torch.exp(-0.5 * (z_2 - m2) ** 2 / cov[1, 1]) / (2 * math.pi * cov[1, 1]).sqrt()
-    marginal = torch.exp(-0.5 * (z_1 - m1) ** 2 / cov[0, 0]) / (2 * math.pi * cov[0, 0]).sqrt()
-    assert_close((conditional * weight).sum(0) * 0.005, marginal)
-    assert_close(conditional.sum(0) * 0.005, 2 * torch.ones(3, dtype=FLOAT))
+def test_sums_of_posteriors_are_no_densities():
+    z, cell = grid(1, 2001, 8.0, real(0.0))
+    q = Normal(real([-1.5], [0.2], [1.8]), real([0.1], [0.3], [0.2]))
+    x = torch.linspace(-20, 20, 8001, dtype=FLOAT)
+    for weight, mass in ((1.0, 3.0), (1 / 3, 1.0)):
+        density = weight * len(q.mean) * mixture(z, q)
+        assert_close(density.sum() * cell, real(mass)[0])
+    # A continuous x: without q(x) the integral over x is 1 / |g|, whatever z is.
+    g, v = real(-0.4, 0.04)
+    bells = torch.exp(-0.5 * (real(-1.0, 0.3, 2.0)[:, None] - g * x) ** 2 / v)
+    assert_close((bells / (2 * math.pi * v).sqrt()).sum(1) * 0.005, (1 / g.abs()).expand(3))
 
 
 def test_minibatch_information_cannot_exceed_the_log_of_the_batch():
@@ -293,5 +292,6 @@ def test_counted_units_and_the_covariance_of_samples():
 
 def test_level_at_which_the_prior_cost_is_a_thousandth():
     pixels = torch.full((1, 784), math.sqrt(0.6), dtype=FLOAT)
-    costs = [elbo.prior(pixels, real(level)[0]).item() for level in (-12.3, -12.4, -5.0)]
+    costs = [elbo.prior(pixels, real(level)[0]).item() for level in (-12.36, -12.37, -5.0)]
     assert costs[1] < 1e-3 < costs[0] and abs(costs[2] - 1.6) < 0.05
+    assert abs(costs[2] / (784 * math.log(2)) - 0.003) < 2e-4
