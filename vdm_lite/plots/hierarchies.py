@@ -58,17 +58,18 @@ def inference_graph(sees: Tensor, links: Tensor, names: Sequence[str]) -> Graph:
 def inference_graphs(
     cases: Mapping[str, tuple[Tensor, Tensor]], gaps: Mapping[str, Sequence[float]]
 ) -> Figure:
-    """Each case's ``sees`` and ``links`` as a graph; below it its gap, W orthogonal and oblique."""
+    """Each case's ``sees`` and ``links`` as a graph; below it its gaps, W orthogonal and oblique.
+
+    In two rows, with letters large enough for the screen of a phone.
+    """
     names = ["$z_{1a}$", "$z_{1b}$", "$z_2$"]
-    figure, axes = plt.subplots(2, len(cases) // 2, figsize=(6, 5.2), sharex=True, sharey=True)
+    figure, axes = plt.subplots(2, len(cases) // 2, figsize=(6, 6.2), sharex=True, sharey=True)
     for ax, (title, case) in zip(axes.flat, cases.items(), strict=True):
-        graphical_model(inference_graph(*case, names), ax).set_title(title, size=8)
-        text = "\n".join(
-            f"{name} {abs(gap):.4f}"
-            for name, gap in zip(("orthogonal", "oblique"), gaps[title], strict=True)
-        )
-        ax.annotate(text, (0, -0.45), ha="center", va="top", size=9, annotation_clip=False)
-        ax.set(xlim=(-1.15, 1.15), ylim=(-1.1, 2.4))
+        graphical_model(inference_graph(*case, names), ax).set_title(title, size=11)
+        signs = zip((r"$\perp$", r"$\angle$"), gaps[title], strict=True)
+        text = "\n".join(f"{sign} {abs(gap):.4f}" for sign, gap in signs)
+        ax.annotate(text, (0, -0.45), ha="center", va="top", size=12, annotation_clip=False)
+        ax.set(xlim=(-1.15, 1.15), ylim=(-1.3, 2.4))
     return figure
 
 
