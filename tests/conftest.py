@@ -5,9 +5,13 @@ import os
 from collections.abc import Callable
 from types import ModuleType
 
+import hypothesis
 import pytest
 import torch
 
+# How long an example takes says nothing on a busy machine.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 

@@ -105,7 +105,7 @@ def test_kl_keeps_its_digits_in_float32(var):
     torch.testing.assert_close(got.to(F64), want[None], rtol=1e-6, atol=0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     batch=st.integers(1, 4),
     event=EVENTS,

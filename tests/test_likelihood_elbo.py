@@ -87,7 +87,7 @@ def test_the_sum_over_layers_is_written_out():
     torch.testing.assert_close(elbo.diffusion_from_mmse(data.mmse, schedule, 10), want)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     batch=st.integers(1, 3),
     event=st.lists(st.integers(1, 4), min_size=1, max_size=3),

@@ -35,14 +35,14 @@ def randomized(net: nn.Module) -> nn.Module:
     return net
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
 def test_unet_keeps_the_shape(batch, channels, height, width):
     z = torch.randn(batch, channels, 4 * height, 4 * width)
     assert small_unet(channels)(z, torch.zeros(batch)).shape == z.shape
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 5), st.integers(1, 5))
 def test_mlp_keeps_the_shape(batch, dim):
     assert MLP(dim, hidden=8)(torch.randn(batch, dim), torch.zeros(batch)).shape == (batch, dim)
