@@ -101,8 +101,9 @@ def visit(browser: Browser, address: str) -> Iterator:
         context.close()
 
 
+@functools.cache
 def parse(page: str) -> BeautifulSoup:
-    """Read one page of the site."""
+    """Read one page of the site; once, for the links of all others lead there too."""
     if not (SITE / page).is_file():
         missing("there is no site yet: make book")
     return BeautifulSoup((SITE / page).read_text(), "html.parser")
@@ -186,6 +187,7 @@ def test_search_finds_a_term(visit):
     page.wait_for_selector("#search-results li a", timeout=20_000)
 
 
+@functools.cache
 def anchors(page: str) -> set[str]:
     """Return every place on a page that a link can point to."""
     return {tag.get("id") or tag.get("name") for tag in parse(page).select("[id], a[name]")}
