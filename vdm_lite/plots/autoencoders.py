@@ -12,7 +12,7 @@ from torch.distributions import MultivariateNormal
 
 from vdm_lite.elbo import Elbo
 from vdm_lite.gaussian import Normal
-from vdm_lite.plots.base import COLORS, ELBO_COLORS, image_grid
+from vdm_lite.plots.base import COLORS, ELBO_COLORS, ellipse, image_grid
 
 
 def monte_carlo_errors(
@@ -36,17 +36,15 @@ def posterior_contours(
 ) -> Axes:
     """Two Gaussians in the plane as the ellipses of one and two standard deviations."""
     ax = ax or plt.gca()
-    angle = torch.linspace(0, 2 * torch.pi, 200, dtype=exact.mean.dtype)
-    circle = torch.stack([angle.cos(), angle.sin()], 1)
     curves = (
         ("exact $p(z|x)$", exact, "latent", "-"),
         ("mean field", mean_field, "posterior", "--"),
     )
     for name, normal, quantity, line in curves:
+        first = MultivariateNormal(normal.mean[0], scale_tril=normal.scale_tril[0])
         for radius in (1, 2):
-            rim = normal.mean[0] + radius * circle @ normal.scale_tril[0].T
             label = name if radius == 1 else None
-            ax.plot(*rim.T, line, color=COLORS[quantity], label=label)
+            ellipse(first, ax, radius, color=COLORS[quantity], linestyle=line, label=label)
     ax.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return ax

@@ -7,6 +7,7 @@ Figures keep their white panel in dark mode: dark ink on it is readable on eithe
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -14,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.distributions import MultivariateNormal
 
 from vdm_lite.elbo import Elbo
 from vdm_lite.gaussian import Normal, sum_except_batch
@@ -164,3 +166,10 @@ def bells(normals: Mapping[str, Normal], ax: Axes | None = None, symbol: str = "
     ax.set(xlabel=symbol, ylabel="density", ylim=(0, None))
     ax.legend()
     return ax
+
+
+def ellipse(normal: MultivariateNormal, ax: Axes, radius: float = 2.0, **style: Any) -> None:
+    """The line of a two-dimensional Gaussian at ``radius`` standard deviations."""
+    angle = torch.linspace(0, 2 * math.pi, 200, dtype=normal.mean.dtype)
+    circle = radius * torch.stack([angle.cos(), angle.sin()])
+    ax.plot(*(normal.mean.reshape(2, 1) + normal.scale_tril.reshape(2, 2) @ circle), **style)

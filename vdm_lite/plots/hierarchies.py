@@ -1,8 +1,6 @@
 """Figures of chapter 3."""
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -11,17 +9,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from vdm_lite.plots.base import COLORS, shades
+from vdm_lite.plots.base import COLORS, ellipse, shades
 from vdm_lite.plots.graphs import Edge, Graph, Node, graphical_model
 
 KINDS = {"bottom-up": ("o", COLORS["noise"]), "top-down": ("s", COLORS["posterior"])}
-
-
-def ellipse(normal: MultivariateNormal, ax: Axes, radius: float = 2.0, **style: Any) -> None:
-    """The line of a two-dimensional Gaussian at ``radius`` standard deviations."""
-    angle = torch.linspace(0, 2 * math.pi, 200, dtype=normal.mean.dtype)
-    circle = radius * torch.stack([angle.cos(), angle.sin()])
-    ax.plot(*(normal.mean.reshape(2, 1) + normal.scale_tril.reshape(2, 2) @ circle), **style)
 
 
 def feedback(
