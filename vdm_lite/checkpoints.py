@@ -33,10 +33,11 @@ def write(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapp
     header = {"format": FORMAT, "version": VERSION, **metadata}
     # Clones, because safetensors refuses tensors that share memory (tied weights).
     on_cpu = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    _write_bytes(Path(path), save(on_cpu, {"vdm_lite": json.dumps(header)}))
+    write_bytes(Path(path), save(on_cpu, {"vdm_lite": json.dumps(header)}))
 
 
-def _write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file or none: beside its name first, flushed to the disk, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")  # the same folder: a rename cannot cross disks
     try:

@@ -1,5 +1,6 @@
 """Clear errors for bad input: each names the argument, what was expected and what was given."""
 
+import math
 from numbers import Integral
 
 import torch
@@ -25,6 +26,11 @@ def positive(argument: str, value: Tensor) -> None:
     floating(argument, value)
     if readable(value):
         require(bool((value > 0).all()), argument, "positive numbers", "zero or negative ones")
+
+
+def positive_number(argument: str, value: float) -> None:
+    """Require one finite number above zero, for widths and the like."""
+    require(math.isfinite(value) and value > 0, argument, "a positive number", value)
 
 
 def readable(value: Tensor) -> bool:

@@ -28,6 +28,14 @@ class Normal(NamedTuple):
     var: Tensor
 
 
+def check_normal(argument: str, normal: Normal, like: Tensor) -> None:
+    """Require finite means and positive variances that broadcast to ``like`` (B, ...)."""
+    checks.floating(f"{argument}.mean", normal.mean)
+    checks.fits(f"{argument}.mean", normal.mean, like)
+    checks.positive(f"{argument}.var", normal.var)
+    checks.fits(f"{argument}.var", normal.var, like)
+
+
 def expand(value: Tensor, like: Tensor, argument: str = "logsnr") -> Tensor:
     """Give ``value`` of shape () or (B,) the trailing axes it needs against ``like`` (B, ...)."""
     if value.ndim == 0:
@@ -128,11 +136,8 @@ def kl_per_unit(q: Normal, p: Normal) -> Tensor:
     Raises ``ValueError`` for other shapes, and unless the variances are positive.
     """
     checks.examples("q.mean", q.mean)
-    checks.floating("p.mean", p.mean)
-    checks.fits("p.mean", p.mean, q.mean)
-    for name, var in (("q.var", q.var), ("p.var", p.var)):
-        checks.positive(name, var)
-        checks.fits(name, var, q.mean)
+    check_normal("p", p, q.mean)
+    check_normal("q", q, q.mean)
     excess = (q.var - p.var) / p.var
     # log r by log1p where r is near 1; where r is small, r - 1 has lost the digits of r.
     log_r = torch.where(
@@ -149,9 +154,7 @@ def draw(q: Normal, generator: torch.Generator | None = None) -> Tensor:
     another shape and unless the variances are positive.
     """
     mean = q.mean
-    checks.floating("q.mean", mean)
-    checks.positive("q.var", q.var)
-    checks.fits("q.var", q.var, mean)
+    check_normal("q", q, mean)
     eps = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
     return mean + q.var.sqrt() * eps
 
@@ -162,10 +165,7 @@ def log_prob(q: Normal, z: Tensor) -> Tensor:
     Raises ``ValueError`` for a mean of another shape and unless the variances are positive.
     """
     checks.examples("z", z)
-    checks.floating("q.mean", q.mean)
-    checks.positive("q.var", q.var)
-    checks.fits("q.mean", q.mean, z)
-    checks.fits("q.var", q.var, z)
+    check_normal("q", q, z)
     return -0.5 * ((z - q.mean).square() / q.var + q.var.log() + math.log(2 * math.pi))
 
 

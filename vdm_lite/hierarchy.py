@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vdm_lite import checks
 from vdm_lite.elbo import Elbo
-from vdm_lite.gaussian import Normal, draw, kl_per_unit, log_prob
+from vdm_lite.gaussian import Normal, check_normal, draw, kl_per_unit, log_prob
 from vdm_lite.observation import Observation
 from vdm_lite.vae import LatentModel, standard_normal, to_normal
 
@@ -29,12 +29,9 @@ def merge(a: Normal, b: Normal) -> Normal:
     ``1/var = 1/var_a + 1/var_b`` and ``mean/var = mean_a/var_a + mean_b/var_b``, for means and
     variances of one shape (B, ...). Raises ``ValueError`` unless the variances are positive.
     """
-    checks.floating("a.mean", a.mean)
-    checks.floating("b.mean", b.mean)
     checks.same_shape("b.mean", b.mean, a.mean)
-    for name, value in (("a.var", a.var), ("b.var", b.var)):
-        checks.positive(name, value)
-        checks.fits(name, value, a.mean)
+    check_normal("a", a, a.mean)
+    check_normal("b", b, a.mean)
     # No division by a precision, which may underflow to 0; no 1 - share, which may round to 0.
     share_a, share_b = b.var / (a.var + b.var), a.var / (a.var + b.var)
     return Normal(share_a * a.mean + share_b * b.mean, share_a * a.var)

@@ -42,8 +42,7 @@ class Gaussian:
     parameters: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        positive = math.isfinite(self.std) and self.std > 0
-        checks.require(positive, "std", "a positive number", self.std)
+        checks.positive_number("std", self.std)
 
     def encode(self, data: Tensor) -> Tensor:
         """Continuous data are used as they are, (B, ...)."""

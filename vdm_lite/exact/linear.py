@@ -38,8 +38,7 @@ class LinearHierarchy:
             checks.require(fits, f"weights[{i}]", expected, f"shape {tuple(weight.shape)}")
             kind, like = (f"{w.dtype} on {w.device}" for w in (weight, weights[0]))
             checks.require(kind == like, f"weights[{i}]", f"{like} as weights[0]", kind)
-            positive = math.isfinite(std) and std > 0
-            checks.require(positive, f"stds[{i}]", "a positive number", std)
+            checks.positive_number(f"stds[{i}]", std)
         self.weights, self.stds = tuple(weights), tuple(stds)
         self.sizes = [weight.shape[1] for weight in weights]
 
@@ -190,7 +189,7 @@ def probabilistic_pca(covariance: Tensor, latents: int, std: float) -> LinearHie
     checks.count("latents", latents)
     dims = len(covariance)
     checks.require(latents <= dims, "latents", f"at most {dims}", latents)
-    checks.require(math.isfinite(std) and std > 0, "std", "a positive number", std)
+    checks.positive_number("std", std)
     values, vectors = torch.linalg.eigh(covariance)  # rising
     scale = (values - std**2).clamp(min=0).sqrt()
     return LinearHierarchy([(vectors * scale).flip(1)[:, :latents]], [std])

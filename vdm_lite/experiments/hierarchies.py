@@ -4,14 +4,12 @@
 
 trains every kind of model, depth and seed on Fashion-MNIST at 14x14 and writes a row for each to
 ``hierarchies.json`` beside this file. An interrupted run of the same commit goes on where it
-stopped; to start anew, move the file away. Less than an hour on four CPU
-cores (``--workers 3``).
+stopped; to start anew, move the file away. Less than an hour on four CPU cores (``--workers 3``).
 """
 
 import argparse
 import json
 import multiprocessing
-import os
 import subprocess
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -21,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vdm_lite import checks, data
+from vdm_lite import checkpoints, checks, data
 from vdm_lite.elbo import bits_per_dim
 from vdm_lite.hierarchy import BottomUp, Hierarchy, TopDown
 from vdm_lite.nets import Rungs, flat_decoder, flat_encoder, perceptron
@@ -32,8 +30,8 @@ from vdm_lite.vae import active_units
 FILE = Path(__file__).with_suffix(".json")
 SHAPE = (1, 14, 14)
 SIZES = (64, 32, 16, 8, 4)  # units of z_1, z_2, …
-MODELS = [("bottom-up", 1), *((kind, n) for n in (2, 3, 5) for kind in ("bottom-up", "top-down"))]
 KINDS = ("bottom-up", "top-down")
+MODELS = [("bottom-up", 1), *((kind, n) for n in (2, 3, 5) for kind in KINDS)]
 SEEDS = (0, 1, 2)
 STEPS = 4000
 WARMUP = 1500  # steps in which the weight of the KL costs rises from 0 to 1
@@ -119,7 +117,8 @@ def main() -> None:
         running = [pool.submit(row, *key) for key in left]
         for done in tqdm(as_completed(running), total=len(left), unit="model"):
             rows = sorted([*rows, done.result()], key=lambda r: wanted.index(_key(r)))
-            _write({"about": about, "rows": rows})
+            content = json.dumps({"about": about, "rows": rows}, indent=1) + "\n"
+            checkpoints.write_bytes(FILE, content.encode())
 
 
 def _key(row: dict[str, Any]) -> tuple[str, int, int, int]:
@@ -135,12 +134,6 @@ def _git(*arguments: str) -> str:
     run = ["git", *arguments]
     shown = subprocess.run(run, cwd=FILE.parent, capture_output=True, text=True, check=True)
     return shown.stdout.strip()
-
-
-def _write(content: dict[str, Any]) -> None:
-    part = FILE.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(part, FILE)
 
 
 if __name__ == "__main__":
