@@ -1,0 +1,265 @@
+r"""Between this book's symbols and those of the literature (the page *Rosetta*).
+
+One number, ``logsnr``, says how noisy a latent is; ``to_…`` functions turn it into what a paper
+calls the noise level, ``from_…`` functions turn that back. Latents differ by one factor: for each
+paper there is a scale c(logsnr) > 0 with::
+
+    y = c z = c alpha x + c sigma eps
+
+``preserving`` is the c of VDM, DDPM and VP-SDE, ``exploding`` that of EDM and VE-SDE, ``straight``
+that of flow matching. What a network predicts is a row of :mod:`vdm_lite.parameterization`.
+
+Noise levels have shape () or (B,); latents have shape (B, ...).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from vdm_lite import checks
+from vdm_lite.gaussian import alpha, expand, removed, sigma, transition
+from vdm_lite.parameterization import Parameterization
+from vdm_lite.schedules import Schedule, rate
+
+Scale = Callable[[Tensor], Tensor]
+
+
+def _share(argument: str, value: Tensor) -> None:
+    """Require numbers strictly between 0 and 1."""
+    checks.floating(argument, value)
+    if checks.readable(value):
+        inside = bool(((value > 0) & (value < 1)).all())
+        checks.require(inside, argument, "numbers above 0 and below 1", "one that is not")
+
+
+# VDM (Kingma et al. 2021)
+
+
+def to_gamma(logsnr: Tensor) -> Tensor:
+    """VDM's noise variable ``gamma = -lambda`` (eq-rosetta-vdm); it rises with t."""
+    checks.floating("logsnr", logsnr)
+    return -logsnr
+
+
+def from_gamma(gamma: Tensor) -> Tensor:
+    """``lambda = -gamma``, the inverse of :func:`to_gamma`."""
+    checks.floating("gamma", gamma)
+    return -gamma
+
+
+def to_snr(logsnr: Tensor) -> Tensor:
+    """The signal-to-noise ratio ``exp(lambda)`` (eq-rosetta-vdm)."""
+    checks.floating("logsnr", logsnr)
+    return torch.exp(logsnr)
+
+
+def from_snr(snr: Tensor) -> Tensor:
+    """``lambda = log SNR``, the inverse of :func:`to_snr`. ``ValueError`` unless positive."""
+    checks.positive("snr", snr)
+    return torch.log(snr)
+
+
+# DDPM (Ho et al. 2020)
+
+
+def to_alpha_bar(logsnr: Tensor) -> Tensor:
+    """DDPM's ``alpha_bar = alpha^2 = sigmoid(lambda)`` (eq-rosetta-ddpm): a variance.
+
+    Where it is close to 1 it holds few digits of the noise: compute ``1 - alpha_bar`` as
+    ``to_alpha_bar(-logsnr)``.
+    """
+    checks.floating("logsnr", logsnr)
+    return torch.sigmoid(logsnr)
+
+
+def from_alpha_bar(alpha_bar: Tensor) -> Tensor:
+    """``lambda = log alpha_bar - log(1 - alpha_bar)`` (eq-rosetta-ddpm).
+
+    Raises ``ValueError`` unless 0 < alpha_bar < 1.
+    """
+    _share("alpha_bar", alpha_bar)
+    return alpha_bar.log() - torch.log1p(-alpha_bar)
+
+
+def to_betas(logsnr: Tensor) -> Tensor:
+    """DDPM's table of step variances beta_1 … beta_T for falling levels, (T,) to (T,).
+
+    ``beta_i = 1 - alpha_bar_i / alpha_bar_{i-1}`` is the variance of the step from the level
+    before (:func:`vdm_lite.gaussian.transition`); the first step starts at the data. Raises
+    ``ValueError`` for another shape and where the levels rise.
+    """
+    checks.examples("logsnr", logsnr)
+    checks.same_shape("logsnr", logsnr, logsnr.reshape(-1))
+    _, var = transition(logsnr[:-1], logsnr[1:])
+    return torch.cat([torch.sigmoid(-logsnr[:1]), var])
+
+
+def from_betas(betas: Tensor) -> Tensor:
+    """The levels of DDPM's table beta_1 … beta_T, (T,) to (T,) (eq-rosetta-betas).
+
+    ``-log alpha_bar_t = -sum_{i <= t} log1p(-beta_i)``, then :func:`from_integrated_beta`: no
+    product of numbers close to 1 is formed. ``ValueError`` unless (T,) and 0 < beta < 1.
+    """
+    _share("betas", betas)
+    checks.batch("betas", betas)
+    checks.same_shape("betas", betas, betas.reshape(-1))
+    return from_integrated_beta(-torch.log1p(-betas).cumsum(0))
+
+
+def beta_tilde(logsnr_s: Tensor, logsnr_t: Tensor) -> Tensor:
+    """DDPM's posterior variance ``-sigma_s^2 expm1(lambda_t - lambda_s)`` (eq-rosetta-beta-tilde).
+
+    In their symbols ``(1 - alpha_bar_s) / (1 - alpha_bar_t) * beta_t``; the shape is that of the
+    levels, () or (B,). Raises ``ValueError`` unless ``logsnr_s >= logsnr_t``.
+    """
+    return torch.sigmoid(-logsnr_s) * removed(logsnr_s, logsnr_t)
+
+
+# Score-SDE (Song et al. 2021)
+
+
+def to_integrated_beta(logsnr: Tensor) -> Tensor:
+    """``∫_0^t beta = -log alpha_t^2 = softplus(-lambda)`` of the VP-SDE (eq-rosetta-beta)."""
+    checks.floating("logsnr", logsnr)
+    return torch.nn.functional.softplus(-logsnr)
+
+
+def from_integrated_beta(integral: Tensor) -> Tensor:
+    """``lambda = -log expm1(∫_0^t beta)``, the inverse of :func:`to_integrated_beta`.
+
+    Written as ``-B - log(-expm1(-B))``, which neither overflows nor cancels. Raises
+    ``ValueError`` unless the integral B is positive.
+    """
+    checks.positive("integral", integral)
+    return -integral - torch.log(-torch.expm1(-integral))
+
+
+def sde(scale: Scale, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
+    """``(f, g^2)`` of dy = f y dt + g dw, whose latent at time t is ``y = c z`` (eq-rosetta-sde).
+
+    ``f = d log(c alpha)/dt`` and ``g^2 = -(c sigma)^2 dlambda/dt``, each with the shape of ``t``,
+    () or (B,). With ``preserving`` it is the SDE of chapter 4 (eq-sde) and g^2 = beta(t) = -2f;
+    with ``exploding``, f = 0. Raises ``ValueError`` where the schedule rises.
+    """
+    logsnr, slope = (value.reshape(-1) for value in rate(schedule, t))
+    _, f = torch.func.jvp(lambda level: (scale(level) * alpha(level)).log(), (logsnr,), (slope,))
+    g2 = -(scale(logsnr) * sigma(logsnr)).square() * slope
+    return f.reshape(t.shape), g2.reshape(t.shape)
+
+
+# Latents: one scale for each paper
+
+
+def preserving(logsnr: Tensor) -> Tensor:
+    """``c = 1``: VDM, DDPM and VP-SDE use the latent of this book."""
+    return torch.ones_like(logsnr)
+
+
+def exploding(logsnr: Tensor) -> Tensor:
+    """``c = 1 / alpha``: the latent ``x + sigma_edm eps`` of EDM and VE-SDE (eq-rosetta-edm)."""
+    return 1 / alpha(logsnr)
+
+
+def straight(logsnr: Tensor) -> Tensor:
+    """``c = 1 / (alpha + sigma)``: flow matching's ``(1 - u) x + u eps`` (eq-rosetta-flow)."""
+    return 1 / (alpha(logsnr) + sigma(logsnr))
+
+
+def to_latent(scale: Scale, z: Tensor, logsnr: Tensor) -> Tensor:
+    """``y = c z`` (eq-rosetta-latent), for ``z`` of shape (B, ...) and ``logsnr`` () or (B,)."""
+    checks.examples("z", z)
+    checks.floating("logsnr", logsnr)
+    return expand(scale(logsnr), z) * z
+
+
+def from_latent(scale: Scale, y: Tensor, logsnr: Tensor) -> Tensor:
+    """``z = y / c``, the inverse of :func:`to_latent`."""
+    checks.examples("y", y)
+    checks.floating("logsnr", logsnr)
+    return y / expand(scale(logsnr), y)
+
+
+def to_score(scale: Scale, score: Tensor, logsnr: Tensor) -> Tensor:
+    """The score of the rescaled latent, ``grad_y log q(y) = grad_z log q(z) / c``.
+
+    The change of variables divides where the latent is multiplied (eq-rosetta-score).
+    """
+    checks.examples("score", score)
+    return from_latent(scale, score, logsnr)
+
+
+def from_score(scale: Scale, score: Tensor, logsnr: Tensor) -> Tensor:
+    """``grad_z log q(z) = c grad_y log q(y)``, the inverse of :func:`to_score`."""
+    checks.examples("score", score)
+    return to_latent(scale, score, logsnr)
+
+
+# EDM (Karras et al. 2022), and the sigma of VE-SDE
+
+
+def to_edm_sigma(logsnr: Tensor) -> Tensor:
+    """EDM's noise level ``exp(-lambda / 2)``, which is sigma / alpha here (eq-rosetta-edm)."""
+    checks.floating("logsnr", logsnr)
+    return torch.exp(-logsnr / 2)
+
+
+def from_edm_sigma(edm_sigma: Tensor) -> Tensor:
+    """``lambda = -2 log sigma``, the inverse of :func:`to_edm_sigma`. ``ValueError`` unless > 0."""
+    checks.positive("edm_sigma", edm_sigma)
+    return -2 * torch.log(edm_sigma)
+
+
+def edm_input(z: Tensor, logsnr: Tensor, data_std: float = 0.5) -> tuple[Tensor, Tensor]:
+    """What EDM feeds its network F: ``(c_in y, c_noise)`` (eq-rosetta-edm-input).
+
+    ``c_in y = z / sqrt(data_std^2 alpha^2 + sigma^2)`` has the shape of ``z`` (B, ...), and unit
+    variance if the data have ``data_std``; ``c_noise = log(sigma_edm) / 4 = -lambda / 8`` has the
+    shape of ``logsnr``. The output of F is the row ``parameterization.edm(data_std)``. Raises
+    ``ValueError`` for a ``data_std`` that is not positive.
+    """
+    checks.positive_number("data_std", data_std)
+    checks.examples("z", z)
+    var = (data_std * alpha(logsnr)).square() + sigma(logsnr).square()
+    return z / expand(var.sqrt(), z), -logsnr / 8
+
+
+# Flow matching (Lipman et al. 2023; Liu et al. 2023)
+
+
+def to_flow_time(logsnr: Tensor) -> Tensor:
+    """Time on the straight path, ``u = sigma / (alpha + sigma) = sigmoid(-lambda / 2)``.
+
+    u = 0 is data and u = 1 is noise, as everywhere in this book (eq-rosetta-flow).
+    """
+    checks.floating("logsnr", logsnr)
+    return torch.sigmoid(-logsnr / 2)
+
+
+def from_flow_time(u: Tensor) -> Tensor:
+    """``lambda = 2 log((1 - u) / u)``, the inverse of :func:`to_flow_time`.
+
+    Raises ``ValueError`` unless 0 < u < 1.
+    """
+    _share("u", u)
+    return 2 * (torch.log1p(-u) - u.log())
+
+
+def to_reversed_flow_time(logsnr: Tensor) -> Tensor:
+    """``tau = 1 - u = sigmoid(lambda / 2)``: 0 is noise and 1 is data (eq-rosetta-reversed)."""
+    checks.floating("logsnr", logsnr)
+    return torch.sigmoid(logsnr / 2)
+
+
+def from_reversed_flow_time(tau: Tensor) -> Tensor:
+    """``lambda = 2 log(tau / (1 - tau))``, the inverse of :func:`to_reversed_flow_time`.
+
+    Raises ``ValueError`` unless 0 < tau < 1.
+    """
+    _share("tau", tau)
+    return 2 * (tau.log() - torch.log1p(-tau))
+
+
+REVERSED_FLOW = Parameterization(
+    "reversed flow", torch.ones_like, lambda logsnr: -torch.ones_like(logsnr)
+)
