@@ -4,7 +4,7 @@ One number, ``logsnr``, says how noisy a latent is; ``to_…`` functions turn it
 calls the noise level, ``from_…`` functions turn that back. Latents differ by one factor: for each
 paper there is a scale c(logsnr) > 0 with::
 
-    y = c z = c alpha x + c sigma eps
+    latent = c z = c alpha x + c sigma eps
 
 ``preserving`` is the c of VDM, DDPM and VP-SDE, ``exploding`` that of EDM and VE-SDE, ``straight``
 that of flow matching. What a network predicts is a row of :mod:`vdm_lite.parameterization`.
@@ -136,7 +136,7 @@ def from_integrated_beta(integral: Tensor) -> Tensor:
 
 
 def sde(scale: Scale, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
-    """``(f, g^2)`` of dy = f y dt + g dw, whose latent at time t is ``y = c z`` (eq-rosetta-sde).
+    """``(f, g^2)`` of dy = f y dt + g dw for the rescaled latent ``y = c z`` (eq-rosetta-sde).
 
     ``f = d log(c alpha)/dt`` and ``g^2 = -(c sigma)^2 dlambda/dt``, each with the shape of ``t``,
     () or (B,). With ``preserving`` it is the SDE of chapter 4 (eq-sde) and g^2 = beta(t) = -2f;
@@ -162,35 +162,35 @@ def exploding(logsnr: Tensor) -> Tensor:
 
 
 def straight(logsnr: Tensor) -> Tensor:
-    """``c = 1 / (alpha + sigma)``: flow matching's ``(1 - u) x + u eps`` (eq-rosetta-flow)."""
+    """``c = 1 / (alpha + sigma)``: flow matching's ``(1 - r) x + r eps`` (eq-rosetta-flow)."""
     return 1 / (alpha(logsnr) + sigma(logsnr))
 
 
 def to_latent(scale: Scale, z: Tensor, logsnr: Tensor) -> Tensor:
-    """``y = c z`` (eq-rosetta-latent), for ``z`` of shape (B, ...) and ``logsnr`` () or (B,)."""
+    """``c z`` (eq-rosetta-latent), for ``z`` of shape (B, ...) and ``logsnr`` () or (B,)."""
     checks.examples("z", z)
     checks.floating("logsnr", logsnr)
     return expand(scale(logsnr), z) * z
 
 
-def from_latent(scale: Scale, y: Tensor, logsnr: Tensor) -> Tensor:
-    """``z = y / c``, the inverse of :func:`to_latent`."""
-    checks.examples("y", y)
+def from_latent(scale: Scale, latent: Tensor, logsnr: Tensor) -> Tensor:
+    """``z = latent / c``, the inverse of :func:`to_latent`."""
+    checks.examples("latent", latent)
     checks.floating("logsnr", logsnr)
-    return y / expand(scale(logsnr), y)
+    return latent / expand(scale(logsnr), latent)
 
 
 def to_score(scale: Scale, score: Tensor, logsnr: Tensor) -> Tensor:
-    """The score of the rescaled latent, ``grad_y log q(y) = grad_z log q(z) / c``.
+    """The score of the rescaled latent: that of z, divided by c (eq-rosetta-score).
 
-    The change of variables divides where the latent is multiplied (eq-rosetta-score).
+    A change of variables divides the gradient where it multiplies the latent.
     """
     checks.examples("score", score)
     return from_latent(scale, score, logsnr)
 
 
 def from_score(scale: Scale, score: Tensor, logsnr: Tensor) -> Tensor:
-    """``grad_z log q(z) = c grad_y log q(y)``, the inverse of :func:`to_score`."""
+    """The score of z: ``c`` times that of the latent ``c z``, the inverse of :func:`to_score`."""
     checks.examples("score", score)
     return to_latent(scale, score, logsnr)
 
@@ -211,12 +211,12 @@ def from_edm_sigma(edm_sigma: Tensor) -> Tensor:
 
 
 def edm_input(z: Tensor, logsnr: Tensor, data_std: float = 0.5) -> tuple[Tensor, Tensor]:
-    """What EDM feeds its network F: ``(c_in y, c_noise)`` (eq-rosetta-edm-input).
+    """What EDM feeds its network F: ``(c_in z / alpha, c_noise)`` (eq-rosetta-edm-input).
 
-    ``c_in y = z / sqrt(data_std^2 alpha^2 + sigma^2)`` has the shape of ``z`` (B, ...), and unit
-    variance if the data have ``data_std``; ``c_noise = log(sigma_edm) / 4 = -lambda / 8`` has the
-    shape of ``logsnr``. The output of F is the row ``parameterization.edm(data_std)``. Raises
-    ``ValueError`` for a ``data_std`` that is not positive.
+    ``c_in z / alpha = z / sqrt(data_std^2 alpha^2 + sigma^2)`` has the shape of ``z`` (B, ...), and
+    variance 1 if the data have mean 0 and standard deviation ``data_std``; ``c_noise =
+    log(sigma_edm) / 4 = -lambda / 8`` has the shape of ``logsnr``. What F returns is the row
+    ``parameterization.edm(data_std)``. Raises ``ValueError`` unless ``data_std`` is positive.
     """
     checks.positive_number("data_std", data_std)
     checks.examples("z", z)
@@ -228,36 +228,36 @@ def edm_input(z: Tensor, logsnr: Tensor, data_std: float = 0.5) -> tuple[Tensor,
 
 
 def to_flow_time(logsnr: Tensor) -> Tensor:
-    """Time on the straight path, ``u = sigma / (alpha + sigma) = sigmoid(-lambda / 2)``.
+    """Time on the straight path, ``r = sigma / (alpha + sigma) = sigmoid(-lambda / 2)``.
 
-    u = 0 is data and u = 1 is noise, as everywhere in this book (eq-rosetta-flow).
+    r = 0 is data and r = 1 is noise, as everywhere in this book (eq-rosetta-flow).
     """
     checks.floating("logsnr", logsnr)
     return torch.sigmoid(-logsnr / 2)
 
 
-def from_flow_time(u: Tensor) -> Tensor:
-    """``lambda = 2 log((1 - u) / u)``, the inverse of :func:`to_flow_time`.
+def from_flow_time(r: Tensor) -> Tensor:
+    """``lambda = 2 log((1 - r) / r)``, the inverse of :func:`to_flow_time`.
 
-    Raises ``ValueError`` unless 0 < u < 1.
+    Raises ``ValueError`` unless 0 < r < 1.
     """
-    _share("u", u)
-    return 2 * (torch.log1p(-u) - u.log())
+    _share("r", r)
+    return 2 * (torch.log1p(-r) - r.log())
 
 
 def to_reversed_flow_time(logsnr: Tensor) -> Tensor:
-    """``tau = 1 - u = sigmoid(lambda / 2)``: 0 is noise and 1 is data (eq-rosetta-reversed)."""
+    """``1 - r = sigmoid(lambda / 2)``: 0 is noise and 1 is data (eq-rosetta-reversed)."""
     checks.floating("logsnr", logsnr)
     return torch.sigmoid(logsnr / 2)
 
 
-def from_reversed_flow_time(tau: Tensor) -> Tensor:
-    """``lambda = 2 log(tau / (1 - tau))``, the inverse of :func:`to_reversed_flow_time`.
+def from_reversed_flow_time(time: Tensor) -> Tensor:
+    """``lambda = 2 log(time / (1 - time))``, the inverse of :func:`to_reversed_flow_time`.
 
-    Raises ``ValueError`` unless 0 < tau < 1.
+    Raises ``ValueError`` unless 0 < time < 1.
     """
-    _share("tau", tau)
-    return 2 * (tau.log() - torch.log1p(-tau))
+    _share("time", time)
+    return 2 * (time.log() - torch.log1p(-time))
 
 
 REVERSED_FLOW = Parameterization(
