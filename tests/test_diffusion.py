@@ -74,7 +74,7 @@ def test_all_outputs_cost_the_same(p):
 
 def test_weights_multiply_the_loss():
     x, model = TOY.sample(64, generator()), exact_model()
-    t = low_discrepancy(64, generator(1), dtype=F64)
+    t, _ = low_discrepancy(64, generator(1), dtype=F64)
     plain = model.loss(x, times=low_discrepancy, generator=generator(1))
     weighted = model.loss(x, weighting.sigmoid(2.0), low_discrepancy, generator(1))
     torch.testing.assert_close(weighted, plain * weighting.sigmoid(2.0)(rate(ENDS, t)[0]))

@@ -72,7 +72,7 @@ def test_levels_are_the_ends_of_the_layers():
 @pytest.mark.parametrize("sampler", [times.uniform, times.low_discrepancy])
 def test_each_time_is_uniform_on_its_own(sampler):
     generator = torch.Generator().manual_seed(0)
-    draws = torch.stack([sampler(8, generator, dtype=F64) for _ in range(4000)])
+    draws = torch.stack([sampler(8, generator, dtype=F64).t for _ in range(4000)])
     assert ((draws >= 0) & (draws < 1)).all()
     error = 1 / math.sqrt(12 * 4000)
     assert ((draws.mean(0) - 0.5).abs() < 4 * error).all()
@@ -80,7 +80,7 @@ def test_each_time_is_uniform_on_its_own(sampler):
 
 
 def test_low_discrepancy_puts_one_time_in_each_stratum():
-    t = times.low_discrepancy(16, torch.Generator().manual_seed(1), dtype=F64)
+    t, _ = times.low_discrepancy(16, torch.Generator().manual_seed(1), dtype=F64)
     assert ((t * 16).floor().sort().values == torch.arange(16)).all()
 
 

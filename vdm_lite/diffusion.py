@@ -19,7 +19,7 @@ from vdm_lite.likelihood import Discretized, Gaussian
 from vdm_lite.parameterization import NOISE, Parameterization, Prediction
 from vdm_lite.schedules import Linear, Schedule, rate, require_falling
 from vdm_lite.times import TimeSampler
-from vdm_lite.weighting import Weighting
+from vdm_lite.weighting import Weighting, require_weights
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
@@ -59,16 +59,20 @@ class VariationalDiffusion(nn.Module):
     ) -> Tensor:
         """One-sample estimate of the weighted loss (eq-continuous-loss), in nats: (B,).
 
-        ``1/2 w(lambda_t) (-dlambda/dt) ||eps - eps_hat||^2`` with t from ``times``. With the
-        default weight it estimates the diffusion term of the continuous-time bound.
+        ``1/2 w(lambda_t) (-dlambda/dt) ||eps - eps_hat||^2 / p(t)`` with t ~ p from ``times``. With
+        the default weight it estimates the diffusion term of the continuous-time bound. A sampler
+        that learns (``times.Adaptive``) is shown the cost before the division. Raises
+        ``ValueError`` for a weight that is negative or not finite.
         """
         x = self._encode(data)
-        t = times(len(x), generator=generator, device=x.device, dtype=x.dtype)
+        t, p = times(len(x), generator=generator, device=x.device, dtype=x.dtype)
         logsnr, slope = rate(self.schedule, t)
-        weight = weighting(logsnr)
-        checks.floating("weighting(logsnr)", weight)
-        checks.same_shape("weighting(logsnr)", weight, logsnr)
-        return -0.5 * weight * slope * self._noise_error(x, logsnr, generator)
+        w = weighting(logsnr)
+        require_weights(w, logsnr)
+        cost = -0.5 * w * slope * self._noise_error(x, logsnr, generator)
+        if hasattr(times, "observe"):
+            times.observe(t, cost)
+        return cost / p
 
     def elbo(
         self, data: Tensor, steps: int | None = None, generator: torch.Generator | None = None
@@ -96,7 +100,7 @@ class VariationalDiffusion(nn.Module):
     def _layer(self, x: Tensor, steps: int, generator: torch.Generator | None) -> Tensor:
         """The cost of one layer i of T, drawn for each example, times T: (B,)."""
         checks.count("steps", steps)
-        t = times.low_discrepancy(len(x), generator, x.device, x.dtype)
+        t, _ = times.low_discrepancy(len(x), generator, x.device, x.dtype)
         i = (t * steps).floor().clamp(max=steps - 1) + 1
         logsnr_s, logsnr_t = self.schedule((i - 1) / steps), self.schedule(i / steps)
         factor = elbo.layer_weight(steps, logsnr_s, logsnr_t)

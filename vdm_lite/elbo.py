@@ -13,13 +13,12 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from vdm_lite import checks
+from vdm_lite import checks, quadrature
 from vdm_lite.gaussian import expand, sum_except_batch
-from vdm_lite.schedules import Schedule, levels, require_falling
+from vdm_lite.schedules import Schedule, ends, levels, rate, require_falling
 
 
 class Elbo(NamedTuple):
@@ -78,27 +77,44 @@ def diffusion_from_mmse(
     ``1/2 integral of SNR mmse dlambda`` between the schedule's ends, by quadrature in float64.
     Raises ``ValueError`` for a schedule that does not fall, errors of another shape, ``steps < 1``.
     """
-    require_falling(schedule)
     if steps is None:
-        ends = schedule(torch.tensor([0.0, 1.0], dtype=torch.float64, device="cpu"))
-        nodes, weights = _gauss_legendre(ends[1].item(), ends[0].item())
-        return 0.5 * (weights * nodes.exp() * _errors(mmse, nodes)).sum()
+        return weighted_from_mmse(mmse, torch.ones_like, schedule)
+    require_falling(schedule)
     logsnr_s, logsnr_t = levels(schedule, steps, torch.empty((), dtype=torch.float64, device="cpu"))
     gained = logsnr_t.exp() * torch.expm1(logsnr_s - logsnr_t)
-    return 0.5 * (gained * _errors(mmse, logsnr_t)).sum()
+    return 0.5 * (gained * quadrature.values("mmse(logsnr)", mmse, logsnr_t)).sum()
 
 
-def _errors(mmse: Callable[[Tensor], Tensor], logsnr: Tensor) -> Tensor:
-    errors = mmse(logsnr)
-    checks.floating("mmse(logsnr)", errors)
-    checks.same_shape("mmse(logsnr)", errors, logsnr)
-    return errors
+def weighted_from_mmse(
+    mmse: Callable[[Tensor], Tensor], weighting: Callable[[Tensor], Tensor], schedule: Schedule
+) -> Tensor:
+    """The weighted loss of a denoiser whose error is known, in nats: () (eq-weighted-loss).
+
+    ``1/2 integral of w SNR E||x - x_hat||^2 dlambda`` between the schedule's ends, by quadrature in
+    float64; of the schedule only the ends matter. ``mmse`` and ``weighting`` take levels (N,) to
+    numbers (N,). Raises ``ValueError`` for a schedule that does not fall and for other shapes.
+    """
+    low, high = ends(schedule)
+    nodes, weights = quadrature.interval(low, high)
+    errors = nodes.exp() * quadrature.values("mmse(logsnr)", mmse, nodes)
+    return 0.5 * (weights * quadrature.values("weighting(logsnr)", weighting, nodes) * errors).sum()
 
 
-def _gauss_legendre(low: float, high: float, panels: int = 64) -> tuple[Tensor, Tensor]:
-    """Nodes and weights on [low, high]: 16 Gauss-Legendre points in each of ``panels`` pieces."""
-    nodes, weights = np.polynomial.legendre.leggauss(16)
-    half = (high - low) / panels / 2
-    centers = low + half * (2 * np.arange(panels) + 1)
-    grid = (centers[:, None] + half * nodes).ravel()
-    return torch.from_numpy(grid), torch.from_numpy(np.tile(half * weights, panels))
+def variance_from_moments(
+    mmse: Callable[[Tensor], Tensor],
+    fourth: Callable[[Tensor], Tensor],
+    schedule: Schedule,
+    weighting: Callable[[Tensor], Tensor] = torch.ones_like,
+) -> Tensor:
+    """Variance of the one-sample loss with uniform t, in nats^2: () (eq-estimator-variance).
+
+    ``integral of (1/2 w dlambda/dt)^2 E||eps - eps_hat||^4 dt - L_w^2``, by quadrature in float64.
+    ``fourth`` takes levels (N,) to ``E||x - x_hat||^4`` (N,), which SNR^2 turns into that of the
+    noise. Raises ``ValueError`` as :func:`weighted_from_mmse` does.
+    """
+    mean = weighted_from_mmse(mmse, weighting, schedule)
+    t, weights = quadrature.interval(0.0, 1.0)
+    logsnr, slope = rate(schedule, t)
+    factor = 0.5 * quadrature.values("weighting(logsnr)", weighting, logsnr) * slope
+    errors = (2 * logsnr).exp() * quadrature.values("fourth(logsnr)", fourth, logsnr)
+    return (weights * factor.square() * errors).sum() - mean.square()

@@ -4,12 +4,13 @@ Together with z = alpha x + sigma eps, a row makes a 2x2 system. Its determinant
 
     determinant = alpha b - sigma a
 
-turns any output into any other (``solve``) and any error into any other::
+turns any output into any other (``solve``) and any error into any other (eq-error-ratio)::
 
     ||y - y_hat||^2 = (determinant / alpha)^2 ||eps - eps_hat||^2
                     = (determinant / sigma)^2 ||x - x_hat||^2
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from vdm_lite.gaussian import alpha, expand, sigma
 
 @dataclass(frozen=True)
 class Parameterization:
-    """A network output ``y = a(logsnr) x + b(logsnr) eps``; both coefficients take () or (B,)."""
+    """An output ``y = a(logsnr) x + b(logsnr) eps``; a, b take () or (B,) (eq-output)."""
 
     name: str
     a: Callable[[Tensor], Tensor]
@@ -39,7 +40,7 @@ class Parameterization:
 
 
 class _Energy(Parameterization):
-    """The network returns one energy per example, (B,); the output is the score -dE/dz."""
+    """The network returns one energy per example, (B,); y is the score -dE/dz (eq-energy)."""
 
     def output(
         self, denoiser: Callable[[Tensor, Tensor], Tensor], z: Tensor, logsnr: Tensor
@@ -61,6 +62,28 @@ VELOCITY = Parameterization("velocity", lambda logsnr: -sigma(logsnr), alpha)
 FLOW = Parameterization("flow", lambda logsnr: -torch.ones_like(logsnr), torch.ones_like)
 
 
+def edm(data_std: float = 0.5) -> Parameterization:
+    """The raw output F of Karras et al. (2022), whose target has unit variance (eq-edm-row).
+
+    ``F = (x - c_skip (x + eps / sqrt(SNR))) / c_out`` for data of standard deviation ``data_std``,
+    with ``c_skip = d^2 / (1/SNR + d^2)`` and ``c_out^2 = d^2 / (1 + d^2 SNR)``.
+    """
+    checks.positive_number("data_std", data_std)
+    log_var = 2 * math.log(data_std)
+
+    def c_skip(logsnr: Tensor) -> Tensor:
+        return torch.sigmoid(logsnr + log_var)
+
+    def c_out(logsnr: Tensor) -> Tensor:
+        return data_std * torch.sigmoid(-logsnr - log_var).sqrt()
+
+    return Parameterization(
+        "edm",
+        lambda logsnr: (1 - c_skip(logsnr)) / c_out(logsnr),
+        lambda logsnr: -c_skip(logsnr) * torch.exp(-logsnr / 2) / c_out(logsnr),
+    )
+
+
 class Prediction(NamedTuple):
     """Clean data ``x`` and noise ``eps`` (B, ...) that together explain z at level ``logsnr``."""
 
@@ -70,7 +93,7 @@ class Prediction(NamedTuple):
 
     @property
     def score(self) -> Tensor:
-        """``-eps / sigma``, an estimate of the gradient of log q(z_t)."""
+        """``-eps / sigma``, an estimate of the gradient of log q(z_t) (eq-tweedie)."""
         return target(SCORE, self.x, self.eps, self.logsnr)
 
     @property
@@ -94,12 +117,12 @@ def target(p: Parameterization, x: Tensor, eps: Tensor, logsnr: Tensor) -> Tenso
 
 
 def determinant(p: Parameterization, logsnr: Tensor) -> Tensor:
-    """``alpha b - sigma a``, same shape as ``logsnr``; zero would make the output ambiguous."""
+    """``alpha b - sigma a``, same shape as ``logsnr``; zero would be ambiguous (eq-determinant)."""
     return alpha(logsnr) * p.b(logsnr) - sigma(logsnr) * p.a(logsnr)
 
 
 def solve(p: Parameterization, y: Tensor, z: Tensor, logsnr: Tensor) -> Prediction:
-    """Solve ``y = a x + b eps`` and ``z = alpha x + sigma eps`` for x and eps.
+    """Solve ``y = a x + b eps`` and ``z = alpha x + sigma eps`` for x and eps (eq-solve).
 
     ``x = (b z - sigma y) / determinant``, ``eps = (alpha y - a z) / determinant``. ``y`` and ``z``
     have shape (B, ...), ``logsnr`` () or (B,). Raises ``ValueError`` for other shapes or integers.

@@ -31,9 +31,7 @@ class _Curve:
     logsnr_min: float = -5.0
 
     def __post_init__(self) -> None:
-        ends = (self.logsnr_max, self.logsnr_min)
-        falls = all(map(math.isfinite, ends)) and self.logsnr_max > self.logsnr_min
-        checks.require(falls, "logsnr_max, logsnr_min", "finite, logsnr_max > logsnr_min", ends)
+        require_ends(self.logsnr_max, self.logsnr_min)
 
     def __call__(self, t: Tensor) -> Tensor:
         """Log-SNR at times ``t`` in [0, 1], same shape. ``ValueError`` for other times."""
@@ -113,6 +111,78 @@ class EDM(_Curve):
         return math.erfc(deviation) / 2, math.erfc(-deviation) / 2
 
 
+@dataclass(frozen=True)
+class BetaLinear(_Curve):
+    """``-log expm1(0.1 u + 9.95 u^2)``: the noise rate is ``0.1 + 19.9 u`` (eq-beta-linear).
+
+    The linear betas of Ho et al. (2020), from 1e-4 to 0.02 in 1000 steps, in continuous time.
+    """
+
+    def _curve(self, u: Tensor, v: Tensor) -> Tensor:
+        return -torch.expm1(0.1 * u + 9.95 * u.square()).log()
+
+    def _inverse(self, logsnr: float) -> tuple[float, float]:
+        # integral = softplus(-logsnr); the root of 9.95 u^2 + 0.1 u = integral without cancellation
+        integral = math.log1p(math.exp(-abs(logsnr))) + max(-logsnr, 0.0)
+        u = 2 * integral / (0.1 + math.sqrt(0.01 + 4 * 9.95 * integral))
+        return u, 1 - u
+
+
+class Learned(nn.Module):
+    r"""A schedule that is trained: monotone, with exact end points, whatever its weights are.
+
+    ::
+
+        share(t)  = sum_k w_k B_k(t),  w = softmax(raw)                       (eq-learned-schedule)
+        lambda(t) = (1 - share(t)) logsnr_max + share(t) logsnr_min
+
+    B_0(t) = t, and B_1 … B_units are smooth steps, side by side, each of which rises from exactly 0
+    at t = 0 to exactly 1 at t = 1. A mixture of rising functions rises, so the weights can move
+    neither end. At first all weights are equal and the schedule is close to linear.
+
+    The inner weights do not change what the continuous-time loss is on average, only its variance:
+    ``training.fit`` gives them the gradient of the mean of squared losses (eq-square-gradient).
+    With ``train_ends`` the end points are parameters, too. They belong to the whole bound: train
+    them on ``model.elbo(...).nelbo``, as the diffusion term alone would pull them together.
+
+    Raises ``ValueError`` unless ``logsnr_max > logsnr_min``.
+    """
+
+    def __init__(
+        self,
+        logsnr_max: float = 13.3,
+        logsnr_min: float = -5.0,
+        units: int = 32,
+        train_ends: bool = False,
+    ) -> None:
+        super().__init__()
+        require_ends(logsnr_max, logsnr_min)
+        checks.count("units", units)
+        self.units = units
+        self.raw = nn.Parameter(torch.zeros(units + 1))
+        self.logsnr_max = nn.Parameter(torch.tensor(logsnr_max), requires_grad=train_ends)
+        self.logsnr_min = nn.Parameter(torch.tensor(logsnr_min), requires_grad=train_ends)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Log-SNR at times ``t`` in [0, 1], same shape."""
+        checks.floating("t", t)
+        share = self.share(t)
+        return (1 - share) * self.logsnr_max + share * self.logsnr_min
+
+    def share(self, t: Tensor) -> Tensor:
+        """How far ``lambda`` has fallen: from exactly 0 at t = 0 to exactly 1 at t = 1."""
+        k = torch.arange(self.units, device=t.device, dtype=t.dtype)
+        low, high = torch.sigmoid(-k - 0.5), torch.sigmoid(self.units - k - 0.5)
+        risen = torch.sigmoid(self.units * t.unsqueeze(-1) - k - 0.5) - low
+        steps = torch.cat([t.unsqueeze(-1), risen / (high - low)], -1)
+        weights = self.raw.softmax(0)
+        return (steps * weights).sum(-1) / weights.sum()
+
+    def interior(self) -> list[nn.Parameter]:
+        """The parameters that change the way between the ends: no end moves with them."""
+        return [self.raw]
+
+
 def rate(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
     """``(logsnr, dlogsnr/dt)`` at times ``t``, () or (B,), by forward differentiation.
 
@@ -131,6 +201,48 @@ def rate(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
     return logsnr.reshape(t.shape), slope.reshape(t.shape)
 
 
+def ends(schedule: Schedule) -> tuple[float, float]:
+    """``(logsnr_min, logsnr_max)`` of a schedule, lowest first, as for the limits of an integral.
+
+    Raises ``ValueError`` for a schedule that does not fall.
+    """
+    require_falling(schedule)
+    with torch.no_grad():
+        logsnr = schedule(_times(schedule, 2))
+    return logsnr[1].item(), logsnr[0].item()
+
+
+def time_of(schedule: Schedule, logsnr: Tensor) -> Tensor:
+    """The time at which ``schedule`` has these log-SNRs, by bisection: same shape.
+
+    Raises ``ValueError`` for levels outside the schedule's end points.
+    """
+    checks.floating("logsnr", logsnr)
+    low, high = ends(schedule)
+    slack = 1e-6 * (high - low)
+    if checks.readable(logsnr):
+        inside = bool(((logsnr >= low - slack) & (logsnr <= high + slack)).all())
+        checks.require(inside, "logsnr", f"levels in [{low:.6g}, {high:.6g}]", "one outside")
+    before, after = torch.zeros_like(logsnr), torch.ones_like(logsnr)
+    with torch.no_grad():
+        for _ in range(60):
+            middle = (before + after) / 2
+            early = schedule(middle) > logsnr
+            before, after = torch.where(early, middle, before), torch.where(early, after, middle)
+    return (before + after) / 2
+
+
+def density(schedule: Schedule, logsnr: Tensor) -> Tensor:
+    """``p(lambda) = -dt / dlambda``, how often uniform times visit a level (eq-schedule-density).
+
+    Same shape as ``logsnr``; it integrates to 1 between the end points and is 0 outside.
+    """
+    checks.floating("logsnr", logsnr)
+    low, high = ends(schedule)
+    _, slope = rate(schedule, time_of(schedule, logsnr.clamp(low, high)))
+    return torch.where((logsnr >= low) & (logsnr <= high), -1 / slope, 0.0)
+
+
 def levels(schedule: Schedule, steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """``(logsnr_s, logsnr_t)`` of all ``steps`` layers, s = (i-1)/T and t = i/T, each (T,).
 
@@ -141,13 +253,18 @@ def levels(schedule: Schedule, steps: int, like: Tensor) -> tuple[Tensor, Tensor
     return logsnr[:-1], logsnr[1:]
 
 
+def require_ends(logsnr_max: float, logsnr_min: float) -> None:
+    """Raise ``ValueError`` unless the end points are finite and in their order."""
+    given = (logsnr_max, logsnr_min)
+    falls = all(map(math.isfinite, given)) and logsnr_max > logsnr_min
+    checks.require(falls, "logsnr_max, logsnr_min", "finite, logsnr_max > logsnr_min", given)
+
+
 def require_falling(schedule: Schedule) -> None:
     """Raise ``ValueError`` unless ``schedule`` is finite and falls strictly over [0, 1]."""
     checks.require(callable(schedule), "schedule", "a callable t -> logsnr", schedule)
-    parameters = schedule.parameters() if isinstance(schedule, nn.Module) else iter(())
-    like = next(parameters, torch.empty(()))
     with torch.no_grad():
-        t = torch.linspace(0, 1, 65, device=like.device, dtype=like.dtype)
+        t = _times(schedule, 65)
         logsnr = schedule(t)
     tensor = isinstance(logsnr, Tensor)
     checks.require(tensor, "schedule(t)", "a tensor of levels", type(logsnr).__name__)
@@ -155,3 +272,10 @@ def require_falling(schedule: Schedule) -> None:
     if checks.readable(logsnr):
         falls = bool(logsnr.isfinite().all() and (logsnr.diff() < 0).all())
         checks.require(falls, "schedule", "finite logsnr that falls with t", "one that does not")
+
+
+def _times(schedule: Schedule, n: int) -> Tensor:
+    """``n`` even times where the schedule's parameters are; on the CPU in float64 without any."""
+    parameters = schedule.parameters() if isinstance(schedule, nn.Module) else iter(())
+    like = next(parameters, torch.empty((), dtype=torch.float64, device="cpu"))
+    return torch.linspace(0, 1, n, device=like.device, dtype=like.dtype)

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from vdm_lite import checkpoints, checks
 from vdm_lite.checkpoints import CheckpointError
+from vdm_lite.schedules import Learned
 
 
 class Step(NamedTuple):
@@ -52,6 +53,29 @@ def averaged(model: nn.Module, decay: float = 0.999) -> AveragedModel:
     ema = AveragedModel(model, multi_avg_fn=average)
     ema.module.eval().requires_grad_(False)
     return ema
+
+
+def backward(model: nn.Module, loss: Tensor) -> None:
+    """Gradients of the mean of ``loss`` (B,), with one exception for learned schedules.
+
+    What the inner weights of a ``schedules.Learned`` change is the variance of the loss, not its
+    mean. In a second pass they get the gradient of the mean of ``(loss / mean loss)^2``
+    (eq-square-gradient); dividing by the mean, a constant here, gives it the size of the others.
+    """
+    learned = [m for m in model.modules() if isinstance(m, Learned)]
+    interior = [p for schedule in learned for p in schedule.interior() if p.requires_grad]
+    squares = (loss / loss.detach().mean()).square().mean()
+    gradients = torch.autograd.grad(squares, interior, retain_graph=True) if interior else ()
+    loss.mean().backward()
+    for parameter, gradient in zip(interior, gradients, strict=True):
+        parameter.grad = gradient
+
+
+def _groups(weights: list[nn.Parameter]) -> list[dict[str, Any]]:
+    """Decay for weights, none for single numbers: decay would pull an end point towards 0."""
+    numbers = [p for p in weights if p.ndim == 0]
+    decayed = {"params": [p for p in weights if p.ndim > 0]}
+    return [decayed, {"params": numbers, "weight_decay": 0.0}] if numbers else [decayed]
 
 
 def batch_indices(k: int, examples: int, batch_size: int, seed: int) -> Tensor:
@@ -83,6 +107,7 @@ def fit(
     ema_decay: float = 0.999,
     seed: int = 0,
     loss: Callable[..., Tensor] | None = None,
+    keep: nn.Module | None = None,
     checkpoint: str | os.PathLike | None = None,
     every: int = 500,
     config: Mapping[str, Any] | None = None,
@@ -90,9 +115,12 @@ def fit(
 ) -> Iterator[Step]:
     """Train ``model`` on ``data`` (N, ...) for ``steps`` updates; yield a :class:`Step` after each.
 
-    AdamW; the learning rate rises linearly to ``lr`` over ``warmup`` steps and stays, so a run can
-    be made longer later; gradients are clipped to norm ``clip``; weights are averaged with
-    ``ema_decay``. ``loss`` replaces ``model.loss``: ``partial(model.loss, weighting=w)``, say.
+    AdamW, which decays weights but not single numbers such as end points; the learning rate rises
+    linearly to ``lr`` over ``warmup`` steps and stays, so a run can be made longer later; gradients
+    are clipped to norm ``clip``; weights are averaged with ``ema_decay``. A learned schedule's
+    inner weights get a gradient of their own, see :func:`backward`. ``loss`` replaces
+    ``model.loss``: ``partial(model.loss, weighting=w)``, say.
+    ``keep`` is a module whose buffers belong to the run, such as a sampler of times that learns.
     ``data`` may lie on any device: batches go to the model's, floats in the model's dtype.
 
     With ``checkpoint``, a file that exists is resumed from, and it is written every ``every`` steps
@@ -110,7 +138,7 @@ def fit(
     checks.require(isinstance(seed, int), "seed", "a whole number", repr(seed))
     settings = {"examples": len(data), "batch_size": batch_size, "lr": lr, "warmup": warmup}
     settings |= {"clip": clip, "ema_decay": ema_decay, "seed": seed, "config": dict(config or {})}
-    run = _Run(model, loss or model.loss, settings)
+    run = _Run(model, loss or model.loss, keep, settings)
     if checkpoint is not None and Path(checkpoint).exists():
         run.load(checkpoint)
         done = f"at least {run.step}, as in {checkpoint}"
@@ -156,14 +184,18 @@ class _Run:
     """Everything that changes from step to step, and how it goes to a file and comes back."""
 
     def __init__(
-        self, model: nn.Module, loss: Callable[..., Tensor], settings: dict[str, Any]
+        self,
+        model: nn.Module,
+        loss: Callable[..., Tensor],
+        keep: nn.Module | None,
+        settings: dict[str, Any],
     ) -> None:
         # Through JSON at once: what cannot be written fails here, not at the first checkpoint.
         self.settings = json.loads(json.dumps(settings))
-        self.model, self.loss_of = model, loss
+        self.model, self.loss_of, self.keep = model, loss, keep or nn.Module()
         self.weights = [p for p in model.parameters() if p.requires_grad]
         self.device, self.dtype = self.weights[0].device, self.weights[0].dtype
-        self.optimizer = torch.optim.AdamW(self.weights, lr=settings["lr"])
+        self.optimizer = torch.optim.AdamW(_groups(self.weights), lr=settings["lr"])
         self.ema = averaged(model, settings["ema_decay"])
         self.generator = torch.Generator(self.device).manual_seed(settings["seed"])
         self.step, self.loss, self.grad_norm = 0, math.nan, math.nan
@@ -178,7 +210,7 @@ class _Run:
         loss = self.loss_of(batch, generator=self.generator)
         one_each = loss.shape == batch.shape[:1]
         checks.require(one_each, "loss", f"shape ({len(batch)},)", tuple(loss.shape))
-        loss.mean().backward()
+        backward(self.model, loss)
         norm = nn.utils.clip_grad_norm_(self.weights, self.settings["clip"])
         # One read for both, after all of the step is queued: an accelerator is waited for once.
         self.loss, self.grad_norm = torch.stack([loss.detach().mean(), norm]).tolist()
@@ -187,7 +219,8 @@ class _Run:
                 f"step {self.step + 1}: expected a finite loss and gradient, got loss {self.loss} "
                 f"and gradient norm {self.grad_norm}; the weights are as after step {self.step}"
             )
-        self.optimizer.param_groups[0]["lr"] = self.rate()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
         self.optimizer.step()
         self.ema.update_parameters(self.model)
         self.step += 1
@@ -207,6 +240,7 @@ class _Run:
             ema=self.ema.module.state_dict(),
             optimizer=checkpoints.optimizer_state(self.optimizer),
             rng=checkpoints.random_states(self.generator),
+            keep=self.keep.state_dict(),
         )
         numbers = {"step": self.step, "loss": self.loss, "grad_norm": self.grad_norm}
         checkpoints.write(path, tensors, {**self.settings, **numbers})
@@ -220,10 +254,11 @@ class _Run:
         # Whatever can be refused is refused before anything is changed.
         random_states = checkpoints.part(tensors, "rng")
         checkpoints.check_random_states(self.generator, random_states, path)
-        for module, name in ((self.model, "model"), (self.ema.module, "ema")):
+        modules = {"model": self.model, "ema": self.ema.module, "keep": self.keep}
+        for name, module in modules.items():
             checkpoints.check_weights(module, checkpoints.part(tensors, name), path)
-        checkpoints.load_into(self.model, checkpoints.part(tensors, "model"), path)
-        checkpoints.load_into(self.ema.module, checkpoints.part(tensors, "ema"), path)
+        for name, module in modules.items():
+            checkpoints.load_into(module, checkpoints.part(tensors, name), path)
         self.step, self.loss, self.grad_norm = (metadata[k] for k in ("step", "loss", "grad_norm"))
         self.ema.n_averaged.fill_(self.step)
         checkpoints.load_optimizer(self.optimizer, checkpoints.part(tensors, "optimizer"))

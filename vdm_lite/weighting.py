@@ -1,13 +1,21 @@
 r"""Weights ``w(logsnr)`` of the diffusion loss, each known up to a constant factor.
 
 A weighted loss is ``1/2 * integral of w(lambda) E||eps - eps_hat||^2 dlambda``. The likelihood
-bound has w = 1; every published recipe is some other w, which these functions name.
+bound has w = 1; every published recipe is some other w, which these functions name. ``implied``
+derives the weight of any recipe, and ``RECIPES`` holds the ten that the book compares.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from vdm_lite import checks
+from vdm_lite.gaussian import alpha
+from vdm_lite.parameterization import FLOW, IMAGE, NOISE, VELOCITY, Parameterization, determinant
+from vdm_lite.parameterization import edm as edm_output
+from vdm_lite.schedules import EDM, Cosine, FlowMatching, Linear, Schedule, density, require_ends
 
 Weighting = Callable[[Tensor], Tensor]
 
@@ -62,3 +70,73 @@ def min_snr(gamma: float = 5.0) -> Weighting:
 def sigmoid(bias: float = 2.0) -> Weighting:
     """``sigmoid(bias - lambda)`` (Kingma & Gao 2023)."""
     return lambda logsnr: torch.sigmoid(bias - logsnr)
+
+
+def implied(
+    schedule: Schedule, parameterization: Parameterization, explicit: Weighting
+) -> Weighting:
+    """The weight that a recipe comes to, up to a constant factor (eq-implied-weight).
+
+    A recipe draws t uniformly on ``schedule`` and minimizes ``explicit(lambda) ||y - y_hat||^2``
+    for the output y of ``parameterization``:
+    ``w = p(lambda) explicit(lambda) (determinant / alpha)^2``, between the schedule's end points.
+    """
+
+    def weight(logsnr: Tensor) -> Tensor:
+        ratio = (determinant(parameterization, logsnr) / alpha(logsnr)).square()
+        return density(schedule, logsnr) * explicit(logsnr) * ratio
+
+    return weight
+
+
+class Recipe(NamedTuple):
+    """A published loss: what is drawn, what is predicted, how it is weighted, what that implies."""
+
+    schedule: Schedule
+    parameterization: Parameterization
+    explicit: Weighting
+    weight: Weighting
+    """The implied weight in closed form, up to a constant factor."""
+
+    def implied(self) -> Weighting:
+        """The implied weight by :func:`implied`, to compare with the closed form."""
+        return implied(self.schedule, self.parameterization, self.explicit)
+
+
+RECIPES = {
+    "ELBO": Recipe(Linear(), NOISE, elbo, elbo),
+    "noise, cosine": Recipe(Cosine(), NOISE, elbo, noise_cosine),
+    "velocity, cosine": Recipe(Cosine(), VELOCITY, elbo, velocity_cosine),
+    "flow matching": Recipe(FlowMatching(), FLOW, elbo, flow_matching),
+    "InDI": Recipe(FlowMatching(), IMAGE, elbo, indi),
+    "EDM": Recipe(EDM(), edm_output(), elbo, edm),
+    "EDM-monotonic": Recipe(
+        EDM(), edm_output(), lambda logsnr: edm_monotonic(logsnr) / edm(logsnr), edm_monotonic
+    ),
+    "P2": Recipe(Cosine(), NOISE, lambda logsnr: torch.sigmoid(-logsnr), p2()),
+    "min-SNR": Recipe(
+        Cosine(), NOISE, lambda logsnr: (5 * torch.exp(-logsnr)).clamp(max=1), min_snr()
+    ),
+    "sigmoid": Recipe(Linear(), NOISE, sigmoid(), sigmoid()),
+}
+
+
+def is_monotone(weighting: Weighting, logsnr_max: float = 13.3, logsnr_min: float = -5.0) -> bool:
+    """Whether the weight never rises with ``logsnr``, on a grid of 4097 levels between the ends.
+
+    A rise below 1e-12 of the largest weight counts as rounding. Raises ``ValueError`` for end
+    points out of order, and for a weight that is negative or not finite.
+    """
+    require_ends(logsnr_max, logsnr_min)
+    logsnr = torch.linspace(logsnr_min, logsnr_max, 4097, dtype=torch.float64, device="cpu")
+    w = weighting(logsnr)
+    require_weights(w, logsnr)
+    return bool((w.diff() <= 1e-12 * w.max()).all())
+
+
+def require_weights(w: Tensor, logsnr: Tensor) -> None:
+    """Raise ``ValueError`` unless ``w`` holds one finite weight >= 0 for each level."""
+    checks.floating("weighting(logsnr)", w)
+    checks.same_shape("weighting(logsnr)", w, logsnr)
+    if checks.readable(w):
+        checks.require(bool((w >= 0).all()), "weighting(logsnr)", "weights >= 0", w.min().item())

@@ -7,8 +7,8 @@ from vdm_lite.exact.mixtures import (
     FiniteData,
     Gaussian,
     GaussianMixture,
-    normal_quadrature,
 )
+from vdm_lite.quadrature import normal as normal_quadrature
 
 __all__ = [
     "EIGHT_LEVELS",

@@ -10,6 +10,7 @@ posterior mean E[x | z_t], the best denoiser there is, so it can stand in for a 
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -17,16 +18,9 @@ from torch import Tensor
 
 from vdm_lite import checks
 from vdm_lite.gaussian import alpha, diffuse, expand, sigma
+from vdm_lite.quadrature import normal
 
-
-def normal_quadrature(nodes: int = 121, width: float = 9.0) -> tuple[Tensor, Tensor]:
-    """Points and weights (nodes,) for expectations under N(0, 1), in float64.
-
-    The trapezoid rule on [-width, width]: for smooth integrands its error falls exponentially.
-    """
-    points = torch.linspace(-width, width, nodes, dtype=torch.float64, device="cpu")
-    weights = torch.exp(-0.5 * points.square())
-    return points, weights / weights.sum()
+Conditional = Callable[[Tensor, Tensor], Tensor]  # (z, logsnr) -> (B,)
 
 
 class GaussianMixture:
@@ -95,6 +89,16 @@ class GaussianMixture:
         within = self.dims * (terms.stds * terms.noise).square() / terms.var
         return (terms.share * (within + between)).sum(1)
 
+    def _posterior_fourth(self, z: Tensor, logsnr: Tensor) -> Tensor:
+        """``E[(x - E[x|z_t])^4 | z_t]`` of one-dimensional data, (B,)."""
+        terms = self._terms(z, alpha(logsnr), sigma(logsnr))
+        means = self._component_means(terms)
+        offset = (means - _mix(terms.share, means).unsqueeze(1)).squeeze(-1).square()
+        within = (terms.stds * terms.noise).square() / terms.var
+        # E (d + s n)^4 = d^4 + 6 d^2 s^2 + 3 s^4 for n ~ N(0, 1)
+        fourth = offset.square() + 6 * offset * within + 3 * within.square()
+        return (terms.share * fourth).sum(1)
+
     def mmse(self, logsnr: Tensor) -> Tensor:
         """``E||x - E[x|z_t]||^2`` at levels () or (N,), by quadrature, same shape as the levels.
 
@@ -106,21 +110,31 @@ class GaussianMixture:
         if len(self.weights) == 1:
             z = logsnr.new_zeros((logsnr.numel(), *self.event_shape))
             return self.posterior_variance(z, logsnr.reshape(-1)).reshape(logsnr.shape)
-        checks.require(self.dims == 1, "mmse", "one-dimensional data", f"{self.dims} dimensions")
-        chunks = logsnr.reshape(-1).split(16)  # small enough for the cache
-        return torch.cat([self._mmse_1d(chunk) for chunk in chunks]).reshape(logsnr.shape)
+        return self._expected_1d("mmse", self.posterior_variance, logsnr)
 
-    def _mmse_1d(self, logsnr: Tensor) -> Tensor:
-        nodes, node_weights = (value.to(logsnr) for value in normal_quadrature(91))
+    def fourth_moment(self, logsnr: Tensor) -> Tensor:
+        """``E (x - E[x|z_t])^4`` at levels () or (N,), by quadrature, same shape as the levels.
+
+        What the variance of a one-sample loss needs. One-dimensional data only: ``ValueError``.
+        """
+        checks.floating("logsnr", logsnr)
+        return self._expected_1d("fourth_moment", self._posterior_fourth, logsnr)
+
+    def _expected_1d(self, name: str, of: Conditional, logsnr: Tensor) -> Tensor:
+        """Expectation over z_t of ``of(z, logsnr)`` -> (B,), at each level, same shape."""
+        checks.require(self.dims == 1, name, "one-dimensional data", f"{self.dims} dimensions")
+        chunks = logsnr.reshape(-1).split(16)  # small enough for the cache
+        return torch.cat([self._over_z(of, chunk) for chunk in chunks]).reshape(logsnr.shape)
+
+    def _over_z(self, of: Conditional, logsnr: Tensor) -> Tensor:
+        nodes, node_weights = (value.to(logsnr) for value in normal(91))
         level = logsnr.reshape(-1, 1, 1)
         width = alpha(level) * self.stds.to(level).reshape(-1, 1)
         std = (width.square() + sigma(level).square()).sqrt()
         z = alpha(level) * self.means.to(level).reshape(-1, 1) + std * nodes  # (N, K, nodes)
-        variance = self.posterior_variance(
-            z.reshape(-1, *self.event_shape), level.expand(z.shape).reshape(-1)
-        )
+        value = of(z.reshape(-1, *self.event_shape), level.expand(z.shape).reshape(-1))
         # No matmul, which autocast would do in bfloat16.
-        each = (variance.reshape(z.shape) * node_weights).sum(-1)  # (N, K)
+        each = (value.reshape(z.shape) * node_weights).sum(-1)  # (N, K)
         return (each * self.weights.to(level)).sum(-1)
 
     def mmse_monte_carlo(
@@ -135,7 +149,7 @@ class GaussianMixture:
     def entropy(self) -> Tensor:
         """``E[-log q(x)]`` of one-dimensional data, in nats, by quadrature: ()."""
         checks.require(self.dims == 1, "entropy", "one-dimensional data", f"{self.dims} dimensions")
-        nodes, node_weights = (value.to(self.means) for value in normal_quadrature())
+        nodes, node_weights = (value.to(self.means) for value in normal())
         x = self.means.reshape(-1, 1) + self.stds.reshape(-1, 1) * nodes  # (K, nodes)
         log_prob = self.log_prob(x.reshape(-1, *self.event_shape)).reshape(x.shape)
         return -(self.weights @ (log_prob @ node_weights))

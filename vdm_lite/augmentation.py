@@ -1,0 +1,80 @@
+r"""What a weight means: the weighted loss as a bound on noise-augmented data (Kingma & Gao 2023).
+
+For L(t; x) = KL(q(z_t..z_1 | x) || p(z_t..z_1)), the cost of all levels noisier than t (with the
+prior's), integration by parts gives (eq-by-parts)::
+
+    L_w = integral of dw/dt L(t; x) dt + w(lambda_max) L(0; x) - w(lambda_min) L(1; x)
+
+If w falls with lambda, the first two terms are ``w(lambda_min)`` times an expectation: t is drawn
+from a distribution with density dw/dt and a point mass at t = 0. Otherwise the mixture is signed.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from vdm_lite import checks, quadrature
+from vdm_lite.schedules import require_ends
+from vdm_lite.weighting import Weighting
+
+
+class Augmentation:
+    """The (signed) distribution over noise levels that a weight stands for (eq-augmentation).
+
+    Unnormalized: density ``-dw/dlambda`` on [logsnr_min, logsnr_max] and the point mass ``clean``
+    at logsnr_max; ``total`` is their sum, w(logsnr_min). Divide by it for probabilities.
+
+    Raises ``ValueError`` for end points out of order and for a weight that is not finite or is
+    negative at an end.
+    """
+
+    def __init__(
+        self, weighting: Weighting, logsnr_max: float = 13.3, logsnr_min: float = -5.0
+    ) -> None:
+        require_ends(logsnr_max, logsnr_min)
+        self.weighting = weighting
+        self.logsnr_max, self.logsnr_min = logsnr_max, logsnr_min
+        at_ends = self._at(weighting, [logsnr_max, logsnr_min])
+        checks.require(bool((at_ends >= 0).all()), "weighting", "weights >= 0", at_ends.tolist())
+        self.clean, self.total = at_ends.tolist()
+
+    def density(self, logsnr: Tensor) -> Tensor:
+        """``-dw/dlambda`` at levels (N,), negative where the weight rises."""
+        _, slope = torch.func.jvp(self.weighting, (logsnr,), (torch.ones_like(logsnr),))
+        return -slope
+
+    def masses(self) -> tuple[float, float]:
+        """Integrals of the density's positive and of its negative part, without the point mass."""
+        _, steps = self._steps()
+        return steps.clamp(min=0).sum().item(), steps.clamp(max=0).sum().item()
+
+    def expected(self, cost: Callable[[Tensor], Tensor]) -> Tensor:
+        """``integral of density * cost dlambda + clean * cost(logsnr_max)``, in nats: ().
+
+        ``cost`` takes levels (N,) to L(t; x) (N,). For a falling weight this is ``total`` times
+        the expected cost of data noised to a random level.
+        """
+        middles, steps = self._steps()
+        spread = (steps * quadrature.values("cost", cost, middles)).sum()
+        return spread + self.clean * self._at(cost, [self.logsnr_max]).squeeze()
+
+    def weighted_loss(self, cost: Callable[[Tensor], Tensor]) -> Tensor:
+        """``expected(cost) - total * cost(logsnr_min)``: the weighted loss L_w, in nats: ()."""
+        return self.expected(cost) - self.total * self._at(cost, [self.logsnr_min]).squeeze()
+
+    def _steps(self) -> tuple[Tensor, Tensor]:
+        """Middles of 8192 pieces of the range, and how far w falls over each.
+
+        Differences of w, not its derivative, which jumps where a weight such as min-SNR has a kink.
+        """
+        edges = torch.linspace(
+            self.logsnr_min, self.logsnr_max, 8193, dtype=torch.float64, device="cpu"
+        )
+        w = quadrature.values("weighting(logsnr)", self.weighting, edges)
+        return (edges[1:] + edges[:-1]) / 2, w[:-1] - w[1:]
+
+    @staticmethod
+    def _at(function: Callable[[Tensor], Tensor], logsnr: list[float]) -> Tensor:
+        nodes = torch.tensor(logsnr, dtype=torch.float64, device="cpu")
+        return quadrature.values("weighting or cost", function, nodes)

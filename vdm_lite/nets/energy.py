@@ -1,0 +1,20 @@
+"""A scalar network, for the energy parameterization."""
+
+from torch import Tensor, nn
+
+from vdm_lite.gaussian import sigma, sum_except_batch
+
+
+class Energy(nn.Module):
+    """``E(z, logsnr) = <z, f(z, logsnr)> / sigma``: (B,), from any network f with output like z.
+
+    The division gives the gradient the scale of the score, ``-eps / sigma``, so that f works with
+    numbers of order one at every level.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, z: Tensor, logsnr: Tensor) -> Tensor:
+        return sum_except_batch(z * self.network(z, logsnr)) / sigma(logsnr)
