@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vdm_lite import quadrature
-from vdm_lite.plots.base import COLORS, shades
+from vdm_lite.plots.base import COLORS, image_grid, shades
 from vdm_lite.schedules import density
 from vdm_lite.weighting import Recipe, is_monotone
 
@@ -139,4 +139,19 @@ def explore(recipes: Mapping[str, Recipe]) -> Figure:
     for ax in axes[-1]:
         ax.set_xlabel(LEVEL)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def bands(logsnr: Tensor, errors: Tensor, edges: Sequence[float], noisy: Tensor) -> Figure:
+    """The noise error (N,) over bands of noise, and below each an image (bands, 1, H, W) in it."""
+    names, colors = [f"band {i}" for i in range(len(noisy))], shades(len(noisy))[::-1]
+    layout = [["curve"] * len(names), names]
+    figure, axes = plt.subplot_mosaic(layout, figsize=(6.4, 4.6), height_ratios=(1.3, 1))
+    axes["curve"].plot(logsnr, errors, color=COLORS["network"])
+    for i, (name, color) in enumerate(zip(names, colors, strict=True)):
+        axes["curve"].axvspan(edges[i], edges[i + 1], color=color, alpha=0.35, linewidth=0)
+        image_grid(noisy[i : i + 1], ax=axes[name])
+        axes[name].set_title(f"$\\lambda={(edges[i] + edges[i + 1]) / 2:.3g}$")
+    label = "$E\\,||\\epsilon-\\hat\\epsilon||^2$"
+    axes["curve"].set(xlabel=LEVEL, ylabel=label, xlim=(edges[0], edges[-1]), ylim=(0, None))
     return figure
