@@ -7,20 +7,15 @@ trains every kind of model, depth and seed on Fashion-MNIST at 14x14 and writes 
 stopped; to start anew, move the file away. Less than an hour on four CPU cores (``--workers 3``).
 """
 
-import argparse
-import json
-import multiprocessing
-import subprocess
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from vdm_lite import checkpoints, checks, data
+from vdm_lite import checks, data
 from vdm_lite.elbo import bits_per_dim
+from vdm_lite.experiments import runner
 from vdm_lite.hierarchy import BottomUp, Hierarchy, TopDown
 from vdm_lite.nets import Rungs, flat_decoder, flat_encoder, perceptron
 from vdm_lite.observation import DiscretizedLogistic
@@ -94,46 +89,14 @@ def row(kind: str, layers: int, seed: int, steps: int) -> dict[str, Any]:
 
 def results() -> dict[str, Any]:
     """What the shipped file holds: ``about`` the run, and its ``rows``."""
-    return json.loads(FILE.read_text())
+    return runner.read(FILE)
 
 
 def main() -> None:
     """Train what has no row yet, and write the file after each."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
-    workers = parser.parse_args().workers
-    command = "python -m vdm_lite.experiments.hierarchies"
-    about = {"command": command, "commit": _commit(), "torch": torch.__version__}
-    before = results() if FILE.exists() else {"about": about, "rows": []}
-    if before["about"] != about:
-        raise SystemExit(f"{FILE} holds rows of {before['about']}: move it away to start anew")
-    rows = before["rows"]
     wanted = [("top-down", 2, 0, SHORT)]
     wanted += [(kind, layers, seed, STEPS) for seed in SEEDS for kind, layers in MODELS]
-    known = {_key(r) for r in rows}
-    left = [key for key in wanted if key not in known]
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool:
-        running = [pool.submit(row, *key) for key in left]
-        for done in tqdm(as_completed(running), total=len(left), unit="model"):
-            rows = sorted([*rows, done.result()], key=lambda r: wanted.index(_key(r)))
-            content = json.dumps({"about": about, "rows": rows}, indent=1) + "\n"
-            checkpoints.write_bytes(FILE, content.encode())
-
-
-def _key(row: dict[str, Any]) -> tuple[str, int, int, int]:
-    return row["kind"], row["layers"], row["seed"], row["steps"]
-
-
-def _commit() -> str:
-    changed = _git("diff", "--name-only", "HEAD", "--", "*.py")
-    return _git("rev-parse", "--short", "HEAD") + ("-changed" if changed else "")
-
-
-def _git(*arguments: str) -> str:
-    run = ["git", *arguments]
-    shown = subprocess.run(run, cwd=FILE.parent, capture_output=True, text=True, check=True)
-    return shown.stdout.strip()
+    runner.run(FILE, row, ("kind", "layers", "seed", "steps"), wanted)
 
 
 if __name__ == "__main__":

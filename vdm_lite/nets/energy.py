@@ -1,6 +1,7 @@
 """A scalar network, for the energy parameterization."""
 
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vdm_lite.gaussian import sigma, sum_except_batch
 
@@ -17,4 +18,7 @@ class Energy(nn.Module):
         self.network = network
 
     def forward(self, z: Tensor, logsnr: Tensor) -> Tensor:
-        return sum_except_batch(z * self.network(z, logsnr)) / sigma(logsnr)
+        # Training differentiates the gradient again, which fused attention cannot.
+        with sdpa_kernel(SDPBackend.MATH):
+            output = self.network(z, logsnr)
+        return sum_except_batch(z * output) / sigma(logsnr)
