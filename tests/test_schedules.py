@@ -1,15 +1,17 @@
-"""Schedules and time samplers: end points, densities, derivatives, errors."""
+"""Schedules: end points, densities, derivatives, errors."""
 
 import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from vdm_lite import schedules, times
-from vdm_lite.schedules import EDM, Cosine, FlowMatching, Linear, rate
+from vdm_lite import quadrature, schedules
+from vdm_lite.schedules import EDM, BetaLinear, Cosine, FlowMatching, Learned, Linear, rate
 
 F64 = torch.float64
-CURVES = [Linear, Cosine, FlowMatching, EDM]
+CURVES = [Linear, Cosine, FlowMatching, EDM, BetaLinear]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
@@ -69,19 +71,94 @@ def test_levels_are_the_ends_of_the_layers():
     torch.testing.assert_close(logsnr_t, torch.tensor([1.0, 0.0, -1.0, -2.0]))
 
 
-@pytest.mark.parametrize("sampler", [times.uniform, times.low_discrepancy])
-def test_each_time_is_uniform_on_its_own(sampler):
-    generator = torch.Generator().manual_seed(0)
-    draws = torch.stack([sampler(8, generator, dtype=F64).t for _ in range(4000)])
-    assert ((draws >= 0) & (draws < 1)).all()
-    error = 1 / math.sqrt(12 * 4000)
-    assert ((draws.mean(0) - 0.5).abs() < 4 * error).all()
-    assert ((draws.square().mean(0) - 1 / 3).abs() < 4 * error).all()
+@pytest.mark.parametrize("u", [0.001, 0.1, 0.5, 1.0])
+def test_beta_linear_is_the_ddpm_table_in_continuous_time(u):
+    """1000 steps with betas from 1e-4 to 0.02: alpha^2 is the product of 1 - beta."""
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=F64)
+    signal = (1 - betas[: round(1000 * u)]).prod()
+    table = (signal / (1 - signal)).log().item()
+    wide = BetaLinear(20.0, -20.0)
+    rate_of_noise = 0.1 * u + (20 - 0.1) * u**2 / 2  # the integral of beta(u) = 0.1 + 19.9 u
+    level = -math.log(math.expm1(rate_of_noise))
+    assert level == pytest.approx(table, abs=0.15)
+    t = schedules.time_of(wide, torch.tensor(level, dtype=F64))
+    (low, _), (high, _) = wide._inverse(20.0), wide._inverse(-20.0)
+    assert low + t.item() * (high - low) == pytest.approx(u, rel=1e-9)
 
 
-def test_low_discrepancy_puts_one_time_in_each_stratum():
-    t, _ = times.low_discrepancy(16, torch.Generator().manual_seed(1), dtype=F64)
-    assert ((t * 16).floor().sort().values == torch.arange(16)).all()
+def learned(seed: int = 0, scale: float = 2.0, **options) -> Learned:
+    """A learned schedule after some training: random inner weights."""
+    schedule = Learned(10.0, -8.0, **options)
+    generator = torch.Generator().manual_seed(seed)
+    schedule.raw.data = scale * torch.randn(schedule.raw.shape, generator=generator)
+    return schedule
+
+
+@given(seed=st.integers(0, 10**6), scale=st.floats(0.0, 20.0), units=st.integers(1, 70))
+def test_learned_schedule_is_monotone_with_exact_ends(seed, scale, units):
+    """Whatever the weights are; the ends to the last bit."""
+    schedule = learned(seed, scale, units=units)
+    with torch.no_grad():
+        logsnr = schedule(torch.linspace(0, 1, 301))
+        assert logsnr[0] == 10 and logsnr[-1] == -8
+        _, slope = rate(schedule, torch.linspace(0, 1, 301, dtype=F64))
+    assert (slope <= 0).all() and (logsnr.diff() <= 1e-5).all()
+
+
+def test_a_fresh_learned_schedule_is_nearly_linear():
+    t = torch.linspace(0, 1, 101)
+    assert (Learned(10.0, -8.0)(t) - Linear(10.0, -8.0)(t)).abs().max() < 0.2
+
+
+def test_learned_schedule_is_differentiable_in_its_slope():
+    """``rate`` is differentiable with respect to the inner weights, as finite differences say."""
+    schedule, t = learned().double(), torch.tensor([0.1, 0.37, 0.9], dtype=F64)
+
+    def slopes(raw):
+        return rate(lambda t: torch.func.functional_call(schedule, {"raw": raw}, t), t)[1]
+
+    torch.autograd.gradcheck(slopes, schedule.raw.detach().requires_grad_())
+
+
+def test_ends_are_parameters_only_on_request():
+    for train_ends in (False, True):
+        schedule = learned(train_ends=train_ends)
+        (2 * schedule(torch.tensor([0.0, 1.0]))).sum().backward()
+        trained = [name for name, p in schedule.named_parameters() if p.grad is not None]
+        assert trained == (["raw", "logsnr_max", "logsnr_min"] if train_ends else ["raw"])
+        assert schedule.raw.grad.abs().max() < 1e-5  # no weight moves an end
+        assert [p is schedule.raw for p in schedule.interior()] == [True]
+    assert schedule.logsnr_max.grad == schedule.logsnr_min.grad == 2
+
+
+EVERY = [*(curve() for curve in CURVES), learned(), lambda t: 10 - 18 * t**3 - 0.1 * t]
+
+
+@pytest.mark.parametrize("schedule", EVERY)
+def test_time_of_inverts_a_schedule(schedule):
+    t = torch.linspace(0, 1, 41, dtype=F64)
+    with torch.no_grad():
+        torch.testing.assert_close(schedules.time_of(schedule, schedule(t)), t, rtol=0, atol=1e-9)
+        low, high = schedules.ends(schedule)
+        assert (low, high) == tuple(schedule(torch.tensor([1.0, 0.0], dtype=F64)).tolist())
+
+
+@pytest.mark.parametrize("schedule", EVERY)
+def test_density_is_the_share_of_time_spent_at_a_level(schedule):
+    """Moments of lambda over t in [0.1, 0.9] are its moments under p(lambda)."""
+    t, weights = quadrature.interval(0.1, 0.9)
+    with torch.no_grad():
+        logsnr = schedule(t)
+        late, early = schedule(torch.tensor([0.9, 0.1], dtype=F64)).tolist()
+        nodes, node_weights = quadrature.interval(late, early)
+        p = schedules.density(schedule, nodes)
+    for moment in (0, 1, 2):
+        want = (weights * logsnr**moment).sum()
+        got = (node_weights * p * nodes**moment).sum()
+        torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-6)
+    low, high = schedules.ends(schedule)
+    outside = torch.tensor([low - 1, high + 1], dtype=F64)
+    assert (schedules.density(schedule, outside) == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -99,6 +176,12 @@ def test_low_discrepancy_puts_one_time_in_each_stratum():
         (lambda: rate(Linear(), torch.tensor([0, 1])), "t"),
         (lambda: rate(Linear(), 0.5), "t"),
         (lambda: schedules.require_falling(lambda t: 2 * t), "schedule"),
+        (lambda: Learned(-5.0, 13.3), "logsnr_max, logsnr_min"),
+        (lambda: Learned(float("nan"), -5.0), "logsnr_max, logsnr_min"),
+        (lambda: Learned(units=0), "units"),
+        (lambda: schedules.time_of(Linear(), torch.tensor([14.0])), "logsnr"),
+        (lambda: schedules.time_of(lambda t: 2 * t, torch.rand(3)), "schedule"),
+        (lambda: schedules.density(Linear(), torch.tensor([1])), "logsnr"),
         (lambda: schedules.levels(Linear(), 0, torch.empty(())), "steps"),
         (lambda: schedules.levels(Linear(), 2.5, torch.empty(())), "steps"),
     ],

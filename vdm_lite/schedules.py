@@ -175,8 +175,9 @@ class Learned(nn.Module):
         low, high = torch.sigmoid(-k - 0.5), torch.sigmoid(self.units - k - 0.5)
         risen = torch.sigmoid(self.units * t.unsqueeze(-1) - k - 0.5) - low
         steps = torch.cat([t.unsqueeze(-1), risen / (high - low)], -1)
-        weights = self.raw.softmax(0)
-        return (steps * weights).sum(-1) / weights.sum()
+        # Two sums of the same shape, so that they round alike: their ratio at t = 1 is exactly 1.
+        weights = self.raw.softmax(0).to(t.dtype) * torch.ones_like(steps)
+        return (steps * weights).sum(-1) / weights.sum(-1)
 
     def interior(self) -> list[nn.Parameter]:
         """The parameters that change the way between the ends: no end moves with them."""

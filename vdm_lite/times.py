@@ -177,8 +177,8 @@ class Adaptive(nn.Module):
         """Learn the costs (n,), before any division by p, that were met at the times ``t`` (n,)."""
         if not self.training:
             return
-        bins = (t * len(self.total)).long().clamp(max=len(self.total) - 1)
-        powers = cost.to(self.total.dtype) ** self.moment
+        bins = (t * len(self.total)).long().clamp(max=len(self.total) - 1).to(self.total.device)
+        powers = cost.to(self.total) ** self.moment
         seen = torch.stack([torch.zeros_like(self.total)] * 2)
         seen[0].index_add_(0, bins, powers)
         seen[1].index_add_(0, bins, torch.ones_like(powers))

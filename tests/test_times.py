@@ -1,0 +1,257 @@
+"""Samplers of time: uniform marginals, strata, exact densities, unbiased losses, several ranks."""
+
+import math
+
+import pytest
+import torch
+
+from vdm_lite import elbo, times
+from vdm_lite.diffusion import VariationalDiffusion
+from vdm_lite.exact import TWO_BUMPS
+from vdm_lite.parameterization import IMAGE
+from vdm_lite.schedules import Cosine, Linear
+from vdm_lite.times import AcrossRanks, Adaptive, Importance, normalized
+
+F64 = torch.float64
+PLAIN = [times.uniform, times.low_discrepancy, times.stratified]
+ENDS = Linear(10.0, -8.0)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def sloped(logsnr):
+    """A density over [-8, 10] that rises linearly from 0.2 to 1.8 of its mean."""
+    return (0.2 + 1.6 * (logsnr + 8) / 18) / 18
+
+
+def trained(moment: int = 1, bins: int = 10) -> Adaptive:
+    """An adaptive sampler that has seen the cost (1 + t)^2 all over."""
+    sampler = Adaptive(bins=bins, moment=moment)
+    t = (torch.arange(10_000) + 0.5) / 10_000
+    sampler.observe(t, (1 + t) ** 2)
+    return sampler.eval()
+
+
+# --- uniform times -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", [*PLAIN, AcrossRanks(times.low_discrepancy, 1, 3)])
+def test_each_time_is_uniform_on_its_own(sampler):
+    g = generator()
+    drawn = [sampler(8, g, dtype=F64) for _ in range(4000)]
+    t = torch.stack([times.t for times in drawn])
+    assert ((t >= 0) & (t < 1)).all()
+    assert all((times.p == 1).all() for times in drawn)
+    error = 1 / math.sqrt(12 * 4000)
+    assert ((t.mean(0) - 0.5).abs() < 4 * error).all()
+    assert ((t.square().mean(0) - 1 / 3).abs() < 4 * error).all()
+
+
+@pytest.mark.parametrize("sampler", [times.low_discrepancy, times.stratified])
+def test_one_time_in_each_stratum(sampler):
+    t, _ = sampler(16, generator(1), dtype=F64)
+    assert ((t * 16).floor().sort().values == torch.arange(16)).all()
+
+
+def test_low_discrepancy_is_one_shifted_grid_and_stratified_is_not():
+    even = times.low_discrepancy(16, generator(1), dtype=F64).t.sort().values.diff()
+    torch.testing.assert_close(even, torch.full((15,), 1 / 16, dtype=F64))
+    assert times.stratified(16, generator(1), dtype=F64).t.sort().values.diff().std() > 0.01
+
+
+@pytest.mark.parametrize("sampler", PLAIN)
+def test_times_in_low_precision_stay_below_one(sampler):
+    for seed in range(200):
+        assert (sampler(64, generator(seed), dtype=torch.float16).t < 1).all()
+
+
+# --- importance sampling -------------------------------------------------------------------------
+
+
+def test_levels_follow_the_density():
+    """Bin by bin: the share of levels in a bin is the integral of the density there."""
+    for schedule in (ENDS, Cosine(10.0, -8.0)):
+        t, _ = Importance(sloped, schedule, times.stratified)(200_000, generator(), dtype=F64)
+        edges = torch.linspace(-8, 10, 19, dtype=F64)
+        share = torch.histogram(schedule(t), edges).hist / 200_000
+        middle = (edges[1:] + edges[:-1]) / 2
+        torch.testing.assert_close(share, sloped(middle), rtol=0.01, atol=2e-4)
+
+
+@pytest.mark.parametrize("sampler", [Importance(sloped, Cosine(10.0, -8.0)), trained()])
+def test_density_of_the_times_is_the_one_given(sampler):
+    """E[1/p] over any piece of [0, 1] is its length: what makes the loss unbiased."""
+    t, p = sampler(100_000, generator(), dtype=F64)
+    assert ((t >= 0) & (t <= 1)).all()
+    for low, high in ((0.0, 1.0), (0.0, 0.21), (0.37, 0.8), (0.93, 1.0)):
+        inside = (t >= low) & (t < high)
+        assert (inside / p).mean().item() == pytest.approx(high - low, abs=2e-3)
+
+
+def test_a_base_with_strata_keeps_them():
+    """64 strata of probability: the inverse of the CDF puts one time in each."""
+    t, _ = Importance(sloped, ENDS)(64, generator(), dtype=F64)
+    level = (ENDS(t) + 8) / 18
+    below = 0.2 * level + 0.8 * level**2  # the CDF over levels
+    assert ((below * 64).floor().sort().values.diff() >= 0).all()
+    assert below.sort().values.diff().sub(1 / 64).abs().max() < 1e-4
+
+
+def exact_model() -> VariationalDiffusion:
+    return VariationalDiffusion(TWO_BUMPS.denoise, ENDS, IMAGE)
+
+
+SECOND = normalized(lambda lam: lam.exp() * TWO_BUMPS.mmse(lam), ENDS)
+FOURTH = normalized(lambda lam: lam.exp() * TWO_BUMPS.fourth_moment(lam).sqrt(), ENDS)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "variance"),
+    [
+        (times.uniform, 76.6),
+        (Importance(SECOND, ENDS, times.uniform), 45.0),
+        (Importance(FOURTH, ENDS, times.uniform), 39.0),
+        (Importance(sloped, ENDS, times.uniform), None),
+        (times.low_discrepancy, None),
+        (times.stratified, None),
+        (Importance(SECOND, ENDS), None),
+        (trained(), None),
+        (trained(moment=2), None),
+    ],
+)
+def test_the_loss_is_unbiased_and_its_variance_known(sampler, variance):
+    want = elbo.diffusion_from_mmse(TWO_BUMPS.mmse, ENDS).item()
+    x = TWO_BUMPS.sample(200_000, generator())
+    losses = exact_model().loss(x, times=sampler, generator=generator(1))
+    error = losses.std().item() / math.sqrt(len(losses))
+    assert abs(losses.mean().item() - want) < 4 * error
+    if variance is not None:
+        spread = (losses - want).square()  # its own standard error, from the fourth moment
+        assert abs(spread.mean().item() - variance) < 4 * spread.std().item() / len(x) ** 0.5
+
+
+def test_normalized_integrates_to_one():
+    p = normalized(lambda logsnr: 7 * torch.exp(-logsnr.square()), ENDS)
+    at = torch.tensor([0.0, 1.3], dtype=F64)
+    torch.testing.assert_close(p(at), torch.exp(-at.square()) / math.sqrt(math.pi))
+
+
+# --- adaptive ------------------------------------------------------------------------------------
+
+
+def test_adaptive_follows_the_mean_or_the_root_mean_square():
+    edges = torch.linspace(0, 1, 11)
+    for moment in (1, 2):
+        degree = 2 * moment + 1  # the integral of (1 + t)^(2 moment)
+        mean = ((1 + edges) ** degree).diff() / degree * 10
+        share = mean ** (1 / moment)
+        want = 0.99 * share / share.sum() + 0.01 / 10
+        torch.testing.assert_close(trained(moment).masses(), want, rtol=1e-4, atol=0)
+
+
+def test_adaptive_is_uniform_at_first_and_unseen_bins_are_average():
+    sampler = Adaptive(bins=4)
+    assert (sampler(50).p == 1).all()
+    sampler.observe(torch.tensor([0.1, 0.3]), torch.tensor([1.0, 3.0]))
+    want = 0.99 * torch.tensor([1.0, 3.0, 2.0, 2.0]) / 8 + 0.01 / 4
+    torch.testing.assert_close(sampler.masses(), want)
+
+
+def test_adaptive_forgets_at_its_rate_and_only_in_training():
+    sampler = Adaptive(bins=1, decay=0.9)
+    for cost in (1.0, 2.0, 3.0):
+        sampler.observe(torch.tensor([0.5]), torch.tensor([cost]))
+    before = sampler.total.item(), sampler.visits.item()
+    assert before == pytest.approx((0.81 + 1.8 + 3.0, 0.81 + 0.9 + 1.0))
+    sampler.eval().observe(torch.tensor([0.5]), torch.tensor([100.0]))
+    assert (sampler.total.item(), sampler.visits.item()) == before
+
+
+@pytest.mark.parametrize(("moment", "target"), [(1, SECOND), (2, FOURTH)])
+def test_adaptive_learns_the_density_of_the_theory(moment, target):
+    """Shown exact losses of the two-bump toy, it finds what quadrature computes."""
+    sampler, model, g = Adaptive(bins=20, moment=moment, decay=0.9999), exact_model(), generator()
+    for _ in range(300):
+        model.loss(TWO_BUMPS.sample(4096, g), times=sampler, generator=g)
+    want = Importance(target, ENDS, bins=20).masses
+    got = sampler.masses().double()
+    torch.testing.assert_close(got, 0.99 * want + 0.01 / 20, rtol=0.1, atol=5e-4)
+
+
+# --- several processes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "base", [times.low_discrepancy, times.stratified, Importance(sloped, ENDS)]
+)
+def test_ranks_share_one_batch(base):
+    ranks = [AcrossRanks(base, rank, 4, seed=3) for rank in range(4)]
+    calls = [torch.stack([rank(16, dtype=F64).t for rank in ranks]) for _ in range(3)]
+    for t in calls:
+        one = t.T.flatten()  # in the order of the whole batch
+        again = AcrossRanks(base, 0, 1, seed=3)
+        whole = [again(64, dtype=F64).t for _ in range(3)]
+        assert any(torch.equal(one, w) for w in whole)
+    assert not torch.equal(calls[0], calls[1])
+
+
+def test_strata_hold_over_all_ranks_and_span_time_on_each():
+    ranks = [AcrossRanks(times.low_discrepancy, rank, 4) for rank in range(4)]
+    t = torch.stack([rank(16, dtype=F64).t for rank in ranks])
+    assert ((t.flatten() * 64).floor().sort().values == torch.arange(64)).all()
+    for own in t:
+        assert ((own * 16).floor().sort().values == torch.arange(16)).all()
+
+
+def test_the_count_of_calls_is_state():
+    first, second = (AcrossRanks(times.uniform, 0, 2) for _ in range(2))
+    for _ in range(3):
+        first(4)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first(4).t, second(4).t)
+
+
+def observe_on(rank: int, store: str, out: str) -> None:
+    """One of two processes: see other costs than the other, end with the same density."""
+    torch.distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=2)
+    sampler = Adaptive(bins=4)
+    sampler.observe(torch.tensor([0.1 + 0.5 * rank]), torch.tensor([1.0 + 2 * rank]))
+    torch.save(sampler.masses(), f"{out}{rank}")
+    torch.distributed.destroy_process_group()
+
+
+def test_adaptive_agrees_between_two_processes(tmp_path):
+    store, out = str(tmp_path / "store"), str(tmp_path / "masses")
+    torch.multiprocessing.spawn(observe_on, (store, out), nprocs=2)
+    alone = Adaptive(bins=4)
+    alone.observe(torch.tensor([0.1, 0.6]), torch.tensor([1.0, 3.0]))
+    for rank in (0, 1):
+        torch.testing.assert_close(torch.load(f"{out}{rank}"), alone.masses())
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "argument"),
+    [
+        (lambda: Importance(lambda lam: 2 * sloped(lam), ENDS), "density"),
+        (lambda: Importance(sloped, Linear(10.0, -7.0)), "density"),
+        (lambda: Importance(lambda lam: -sloped(lam), ENDS), "density"),
+        (lambda: Importance(lambda lam: lam.log(), ENDS), r"density\(logsnr\)"),
+        (lambda: Importance(lambda lam: sloped(lam)[:1], ENDS), r"density\(logsnr\)"),
+        (lambda: Importance(sloped, ENDS, bins=0), "bins"),
+        (lambda: Importance(sloped, lambda t: 2 * t), "schedule"),
+        (lambda: normalized(torch.zeros_like, ENDS), "f"),
+        (lambda: Adaptive(bins=0), "bins"),
+        (lambda: Adaptive(moment=3), "moment"),
+        (lambda: Adaptive(decay=1.0), "decay"),
+        (lambda: AcrossRanks(times.uniform, 2, 2), "rank"),
+        (lambda: AcrossRanks(times.uniform, 0, 0), "ranks"),
+    ],
+)
+def test_bad_input_is_named(call, argument):
+    with pytest.raises(ValueError, match=rf"^{argument}: expected .+, got .+"):
+        call()
