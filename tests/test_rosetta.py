@@ -383,7 +383,7 @@ def test_everything_stays_on_the_device():
 
 
 def test_the_table_names_every_function_and_no_other():
-    named = re.findall(r"`(\w+)\([^`]*\)` (?=\|)", TABLE)
+    named = re.findall(r"\| `(\w+)` (?=\|)", TABLE)
     public = {
         name
         for name, value in inspect.getmembers(rosetta, inspect.isfunction)
@@ -392,12 +392,6 @@ def test_the_table_names_every_function_and_no_other():
     public -= {scale.__name__ for scale in (preserving, exploding, straight)}
     assert set(named) == public | {"target", "solve"}
     assert all(f"`{scale}`" in PAGE for scale in ("preserving", "exploding", "straight"))
-
-
-def test_signatures_are_as_the_table_prints_them():
-    for name, arguments in re.findall(r"`(\w+)\(([^`]*)\)` (?=\|)", TABLE):
-        function = getattr(rosetta, name, None) or getattr(parameterizations, name)
-        assert list(inspect.signature(function).parameters) == arguments.split(", ")
 
 
 ROWS = re.findall(r"^\|.*\| (-?\d+\.\d{4}) \| `(.*)` \|$", PAGE, re.MULTILINE)
