@@ -18,7 +18,7 @@ from vdm_lite.parameterization import ENERGY, FLOW, IMAGE, NOISE, SCORE, VELOCIT
 
 FILE = Path(__file__).with_suffix(".json")
 OUTPUTS = {p.name: p for p in (IMAGE, NOISE, SCORE, ENERGY, VELOCITY, FLOW)}
-STEPS = 2000
+STEPS = 1500
 SHORT = 20  # steps of a row that a test can run again
 LEVELS = torch.linspace(-5.0, 13.3, 25)
 

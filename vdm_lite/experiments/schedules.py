@@ -23,7 +23,7 @@ from vdm_lite.schedules import BetaLinear, Cosine, Learned, Linear, rate
 FILE = Path(__file__).with_suffix(".json")
 WEIGHTS = FILE.with_name("fashion14.safetensors")
 SCHEDULES = {"linear": Linear, "learned": Learned, "cosine": Cosine, "beta-linear": BetaLinear}
-STEPS = 4000
+STEPS = 2500
 SHORT = 20  # steps of a row that a test can run again
 SHIPPED = ("linear", 0, STEPS)
 
