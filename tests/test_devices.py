@@ -7,7 +7,7 @@ mistake cannot mix with it, so these tests fail here and not on the reader's GPU
 import pytest
 import torch
 
-from vdm_lite import elbo, gaussian, observation, samplers, times, weighting
+from vdm_lite import elbo, gaussian, nets, observation, samplers, times, training, weighting
 from vdm_lite.aggregate import AggregatePosterior
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.gaussian import Normal
@@ -15,12 +15,12 @@ from vdm_lite.hierarchy import BottomUp, TopDown, merge
 from vdm_lite.likelihood import Discretized, Gaussian
 from vdm_lite.nets import Rungs, UNet, flat_decoder, flat_encoder, perceptron
 from vdm_lite.observation import Bernoulli, DiscretizedLogistic
-from vdm_lite.parameterization import ENERGY, FLOW, IMAGE, NOISE, SCORE, VELOCITY
-from vdm_lite.schedules import EDM, Cosine, FlowMatching, Linear, rate
+from vdm_lite.parameterization import ENERGY, FLOW, IMAGE, NOISE, SCORE, VELOCITY, edm
+from vdm_lite.schedules import EDM, BetaLinear, Cosine, FlowMatching, Learned, Linear, rate
 from vdm_lite.vae import VAE
 
-CURVES = [Linear(), Cosine(), FlowMatching(), EDM()]
-OUTPUTS = [IMAGE, NOISE, SCORE, VELOCITY, FLOW]
+CURVES = [Linear(), Cosine(), FlowMatching(), EDM(), BetaLinear()]
+OUTPUTS = [IMAGE, NOISE, SCORE, VELOCITY, FLOW, edm()]
 
 
 class Scale(torch.nn.Module):
@@ -59,6 +59,35 @@ def test_energy_stays_on_the_device():
     model = VariationalDiffusion(Energy(device="meta"), parameterization=ENERGY)
     model.loss(torch.empty(4, 3, device="meta")).mean().backward()
     assert model.denoiser.factor.grad.device.type == "meta"
+    with torch.device("meta"):
+        network = nets.Energy(UNet(1, (8, 16)))
+    model = VariationalDiffusion(network, parameterization=ENERGY)
+    training.backward(model, model.loss(torch.empty(2, 1, 8, 8, device="meta")))
+
+
+def test_learned_schedule_stays_on_the_device():
+    model = VariationalDiffusion(Scale(), Learned(train_ends=True)).to("meta")
+    costs = model.elbo(torch.empty(4, 3, device="meta"))
+    training.backward(model, costs.nelbo)
+    assert all(p.grad.device.type == "meta" for p in model.parameters())
+    assert model.schedule(torch.empty(4, device="meta")).device.type == "meta"
+
+
+@pytest.mark.parametrize("base", [times.uniform, times.low_discrepancy, times.stratified])
+def test_samplers_of_time_stay_on_the_device(base):
+    model, x = VariationalDiffusion(Scale(device="meta")), torch.empty(4, 3, device="meta")
+    even = times.Importance(lambda logsnr: torch.ones_like(logsnr) / 18.3, Linear(), base)
+    for sampler in (even, times.Adaptive(base=base).to("meta"), times.AcrossRanks(base, 1, 2)):
+        assert model.loss(x, times=sampler).device.type == "meta"
+        t, p = sampler(4, None, torch.device("meta"), torch.float32)
+        assert t.device.type == p.device.type == "meta"
+
+
+def test_implied_weights_stay_on_the_device():
+    logsnr = torch.empty(4, device="meta")
+    for recipe in weighting.RECIPES.values():
+        assert recipe.implied()(logsnr).device.type == "meta"
+        assert recipe.weight(logsnr).device.type == "meta"
 
 
 def test_unet_on_integer_levels_stays_on_the_device():

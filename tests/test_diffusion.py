@@ -120,6 +120,8 @@ def test_only_the_denoiser_runs_in_low_precision():
         (lambda m: m.predict(torch.empty(0, 1), torch.zeros(0)), "z"),
         (lambda m: m.loss(torch.ones(2, 1), lambda lam: lam[:, None]), r"weighting\(logsnr\)"),
         (lambda m: m.loss(torch.ones(2, 1), lambda lam: 1.0), r"weighting\(logsnr\)"),
+        (lambda m: m.loss(torch.ones(2, 1), lambda lam: -lam - 99), r"weighting\(logsnr\)"),
+        (lambda m: m.loss(torch.ones(2, 1), lambda lam: lam * math.nan), r"weighting\(logsnr\)"),
         (lambda m: VariationalDiffusion(m.denoiser, 3.0), "schedule"),
         (lambda m: VariationalDiffusion(m.denoiser, lambda t: 3.0), r"schedule\(t\)"),
         (lambda m: VariationalDiffusion(m.denoiser, lambda t: -t[:5]), r"schedule\(t\)"),

@@ -80,6 +80,22 @@ def test_mmse_equals_brute_force_integration():
         torch.testing.assert_close(got, want)
 
 
+@pytest.mark.parametrize("toy", [exact.TWO_BUMPS, exact.EIGHT_LEVELS])
+def test_fourth_moment_equals_monte_carlo(toy):
+    generator = torch.Generator().manual_seed(0)
+    x = toy.sample(200_000, generator)
+    eps = torch.randn(x.shape, generator=generator, dtype=F64)
+    for level in torch.tensor([-2.0, 1.0, 4.0], dtype=F64):
+        fourth = (x - toy.denoise(diffuse(x, level, eps), level))[:, 0] ** 4
+        error = fourth.std() / math.sqrt(len(x))
+        assert abs(fourth.mean() - toy.fourth_moment(level)) < 4 * error
+
+
+def test_fourth_moment_of_a_gaussian_is_three_variances_squared():
+    data, logsnr = Gaussian(torch.zeros(1, dtype=F64), 1.3), torch.linspace(-6, 6, 7, dtype=F64)
+    torch.testing.assert_close(data.fourth_moment(logsnr), 3 * data.mmse(logsnr) ** 2)
+
+
 @pytest.mark.parametrize("logsnr", [-1.0, 3.0])
 def test_monte_carlo_mmse_agrees_with_quadrature(logsnr):
     level = torch.tensor(logsnr, dtype=F64)
@@ -152,6 +168,7 @@ def test_samples_have_the_right_moments():
         (lambda: exact.TWO_BUMPS.denoise(torch.zeros(0, 1), torch.zeros(0)), "z"),
         (lambda: exact.TWO_BUMPS.denoise(torch.zeros(3, 1), torch.zeros(2)), "logsnr"),
         (lambda: mixture_2d().mmse(torch.zeros(1)), "mmse"),
+        (lambda: mixture_2d().fourth_moment(torch.zeros(1)), "fourth_moment"),
         (lambda: mixture_2d().entropy(), "entropy"),
         (lambda: exact.TWO_BUMPS.sample(0), "n"),
     ],

@@ -7,10 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vdm_lite import elbo, exact, gaussian, likelihood
+from vdm_lite import elbo, exact, gaussian, likelihood, times
+from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.elbo import Elbo
 from vdm_lite.likelihood import Discretized
-from vdm_lite.schedules import FlowMatching, Linear
+from vdm_lite.parameterization import IMAGE
+from vdm_lite.schedules import Cosine, FlowMatching, Linear
 
 F64 = torch.float64
 
@@ -85,6 +87,44 @@ def test_the_sum_over_layers_is_written_out():
     snr = schedule(torch.linspace(0, 1, 11, dtype=F64)).exp()
     want = 0.5 * ((snr[:-1] - snr[1:]) * data.mmse(snr[1:].log())).sum()
     torch.testing.assert_close(elbo.diffusion_from_mmse(data.mmse, schedule, 10), want)
+
+
+def test_a_weight_goes_under_the_integral():
+    """Gaussian data, w = exp(-lambda): 1/2 the integral of the mmse over lambda, in closed form."""
+    data = exact.Gaussian(torch.zeros(1, dtype=F64), math.sqrt(2.5))
+
+    def antiderivative(lam):  # of 2.5 / (1 + 2.5 exp(lam))
+        return 2.5 * (lam - math.log1p(2.5 * math.exp(lam)))
+
+    want = 0.5 * (antiderivative(6.0) - antiderivative(-6.0))
+    for schedule in (Linear(6.0, -6.0), FlowMatching(6.0, -6.0)):
+        got = elbo.weighted_from_mmse(data.mmse, lambda lam: torch.exp(-lam), schedule)
+        assert got.item() == pytest.approx(want, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "variance"),
+    [
+        (Linear(10.0, -8.0), 76.6),
+        (Cosine(10.0, -8.0), 613),
+        (FlowMatching(10.0, -8.0), 401),
+        (lambda t: 10 - 18 * t**3, 82.5),
+    ],
+)
+def test_variance_of_the_two_bump_toy(schedule, variance):
+    toy = exact.TWO_BUMPS
+    got = elbo.variance_from_moments(toy.mmse, toy.fourth_moment, schedule).item()
+    assert got == pytest.approx(variance, rel=2e-3)
+
+
+def test_variance_with_a_weight_equals_monte_carlo():
+    toy, schedule, weight = exact.TWO_BUMPS, Cosine(6.0, -6.0), lambda lam: torch.sigmoid(1 - lam)
+    got = elbo.variance_from_moments(toy.mmse, toy.fourth_moment, schedule, weight).item()
+    model = VariationalDiffusion(toy.denoise, schedule, IMAGE)
+    generator = torch.Generator().manual_seed(0)
+    losses = model.loss(toy.sample(400_000, generator), weight, times.uniform, generator)
+    spread = (losses - losses.mean()).square()
+    assert abs(spread.mean().item() - got) < 4 * spread.std().item() / len(losses) ** 0.5
 
 
 @settings(max_examples=30)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from vdm_lite import exact
+from vdm_lite import exact, nets, samplers
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.gaussian import alpha, diffuse, sigma
 from vdm_lite.parameterization import (
@@ -17,6 +17,7 @@ from vdm_lite.parameterization import (
     VELOCITY,
     Parameterization,
     determinant,
+    edm,
     solve,
     target,
 )
@@ -24,25 +25,6 @@ from vdm_lite.schedules import Cosine, rate
 
 F64 = torch.float64
 POINTWISE = [IMAGE, NOISE, SCORE, VELOCITY, FLOW]
-
-
-def edm(sigma_data: float = 0.5) -> Parameterization:
-    """The raw output F of Karras et al., x_hat = c_skip z + c_out F, in our scaling of z."""
-
-    def coefficients(logsnr):
-        noise = torch.exp(-logsnr / 2)  # their sigma
-        skip = sigma_data**2 / (noise**2 + sigma_data**2) / alpha(logsnr)
-        return skip, noise * sigma_data / (noise**2 + sigma_data**2).sqrt()
-
-    def a(logsnr):
-        skip, out = coefficients(logsnr)
-        return (1 - skip * alpha(logsnr)) / out
-
-    def b(logsnr):
-        skip, out = coefficients(logsnr)
-        return -skip * sigma(logsnr) / out
-
-    return Parameterization("edm", a, b)
 
 
 def example(dtype=F64, batch=49, dims=64):
@@ -131,6 +113,10 @@ def test_edm_row():
     denoised = skip[:, None] * (z / alpha(logsnr)[:, None]) + out[:, None] * y  # their D(x; sigma)
     torch.testing.assert_close(denoised, x)
     torch.testing.assert_close(determinant(p, logsnr), -sigma(logsnr) / out)
+    # What the row is for: a target of unit variance, here for data of standard deviation 0.8.
+    own = edm(0.8)
+    variance = (0.8 * own.a(logsnr)).square() + own.b(logsnr).square()
+    torch.testing.assert_close(variance, torch.ones_like(variance))
 
 
 def test_interpolant_row():
@@ -179,9 +165,37 @@ def test_energy_network_trains_through_its_own_gradient():
     assert math.isclose(quarter.grad.item(), 48 * 0.25)
 
 
+def test_scalar_network_trains_and_samples():
+    """The U-Net's energy: its gradient is the output, and has a gradient of its own."""
+    network = nets.Energy(nets.UNet(1, (8, 16)))
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    model = VariationalDiffusion(network, parameterization=ENERGY).double()
+    z, logsnr = torch.randn(3, 1, 8, 8, dtype=F64), torch.tensor([-3.0, 0.0, 3.0], dtype=F64)
+    product = (z * network.network(z, logsnr)).flatten(1).sum(1)
+    torch.testing.assert_close(network(z, logsnr), product / sigma(logsnr))
+    nudge = 1e-5 * torch.randn(3, 1, 8, 8, dtype=F64)
+    change = (network(z + nudge, logsnr) - network(z - nudge, logsnr)) / 2
+    slope = -(model.predict(z, logsnr).score * nudge).flatten(1).sum(1)
+    torch.testing.assert_close(slope, change, rtol=1e-5, atol=1e-10)
+    model.loss(z).mean().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    *_, last = samplers.sample(model, (2, 1, 8, 8), 3)
+    assert last.z.shape == (2, 1, 8, 8) and not last.z.requires_grad
+
+
+@pytest.mark.parametrize("shape", [(), (3, 1), (2,)])
+def test_an_energy_that_is_no_scalar_is_named(shape):
+    model = VariationalDiffusion(lambda z, lam: z.new_zeros(shape), parameterization=ENERGY)
+    with pytest.raises(ValueError, match=r"^denoiser\(z, logsnr\): expected shape \(3,\), got"):
+        model.predict(torch.ones(3, 2), torch.zeros(3))
+
+
 @pytest.mark.parametrize(
     ("call", "argument"),
     [
+        (lambda: edm(0.0), "data_std"),
+        (lambda: edm(math.nan), "data_std"),
         (lambda: target(NOISE, torch.ones(2, 3), torch.ones(2, 2), torch.zeros(2)), "eps"),
         (lambda: target(NOISE, *torch.ones(2, 3, 1), torch.full((), math.nan)), "logsnr"),
         (lambda: target(FLOW, *torch.ones(2, 3, 1), torch.zeros(3).int()), "logsnr"),

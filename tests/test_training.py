@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from vdm_lite import checkpoints, data, training, weighting
+from vdm_lite import checkpoints, data, times, training, weighting
 from vdm_lite.checkpoints import CheckpointError
 from vdm_lite.diffusion import VariationalDiffusion
+from vdm_lite.schedules import Learned
+from vdm_lite.times import AcrossRanks, Adaptive
 from vdm_lite.training import fit
 
 HERE = Path(__file__).parent
@@ -85,6 +87,33 @@ def nn_without_dropout() -> nn.Module:
     net = Net(64)
     net.drop.p = 0.0
     return net
+
+
+def test_interior_of_a_schedule_follows_the_squares_and_the_rest_the_mean():
+    """By hand: two separate gradients of one and the same loss."""
+    m = VariationalDiffusion(nn_without_dropout(), Learned(train_ends=True))
+    twin = VariationalDiffusion(nn_without_dropout(), Learned(train_ends=True))
+    loss, again = (n.loss(POINTS, generator=torch.Generator().manual_seed(1)) for n in (m, twin))
+    training.backward(m, loss)
+    mean = torch.autograd.grad(again.mean(), list(twin.parameters()), retain_graph=True)
+    (squares,) = torch.autograd.grad(again.square().mean(), [twin.schedule.raw])
+    for (name, p), want in zip(m.named_parameters(), mean, strict=True):
+        if name == "schedule.raw":
+            want = squares / again.mean() ** 2
+        torch.testing.assert_close(p.grad, want, msg=name)
+
+
+def test_end_points_are_not_decayed():
+    """A loss without a gradient leaves them where they are; weights shrink."""
+    m = VariationalDiffusion(nn_without_dropout(), Learned(train_ends=True))
+    before = m.denoiser.inside.weight.clone()
+
+    def loss(batch, generator):
+        return 0 * sum(p.square().sum() for p in m.parameters()) + torch.ones(len(batch))
+
+    list(run(m, steps=3, loss=loss))
+    assert (m.schedule.logsnr_max.item(), m.schedule.logsnr_min.item()) == pytest.approx((13.3, -5))
+    assert (m.denoiser.inside.weight.abs() < before.abs()).all()
 
 
 def test_same_seed_same_run_other_seed_other_run():
@@ -262,6 +291,30 @@ def test_interrupted_run_goes_on_bit_for_bit(tmp_path, device):
     assert [s.loss for s in first[:10] + resumed] == [s.loss for s in straight]
     assert equal(resumed_model, whole)
     assert equal(resumed[-1].averaged, straight[-1].averaged)
+
+
+def test_learned_schedule_and_adaptive_times_resume_bit_for_bit(tmp_path):
+    def start() -> tuple[VariationalDiffusion, Adaptive]:
+        sampler = Adaptive(bins=8, base=AcrossRanks(times.low_discrepancy, 0, 1))
+        return VariationalDiffusion(nn_without_dropout(), Learned(train_ends=True)), sampler
+
+    def go(m, sampler, steps, file):
+        loss = partial(m.loss, times=sampler)
+        return list(run(m, steps=steps, loss=loss, keep=sampler, checkpoint=file))
+
+    (whole, sampler), (part, part_sampler), (rest, rest_sampler) = start(), start(), start()
+    straight = go(whole, sampler, 12, None)
+    go(part, part_sampler, 7, tmp_path / "run")
+    resumed = go(rest, rest_sampler, 12, tmp_path / "run")
+    assert [s.loss for s in resumed] == [s.loss for s in straight[7:]]
+    assert equal(rest, whole) and equal(rest_sampler, sampler)
+    with pytest.raises(CheckpointError, match=r"total to be float32 \(9,\)"):
+        run(
+            start()[0],
+            steps=12,
+            keep=Adaptive(bins=9, base=sampler.base),
+            checkpoint=tmp_path / "run",
+        )
 
 
 def test_a_run_can_be_made_longer(tmp_path):

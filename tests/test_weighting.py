@@ -72,7 +72,55 @@ def test_named_weights_follow_from_their_recipes(name, schedule, p, explicit):
     ],
 )
 def test_which_weights_are_monotone(name, falls):
-    assert bool((name(GRID).diff() <= 1e-12).all()) == falls
+    assert weighting.is_monotone(name, 12.0, -12.0) == falls
+
+
+@pytest.mark.parametrize("name", weighting.RECIPES)
+def test_every_recipe_implies_its_weight(name):
+    recipe = weighting.RECIPES[name]
+    logsnr = torch.linspace(-5, 13.3, 83, dtype=F64)
+    share = recipe.implied()(logsnr) / recipe.weight(logsnr)
+    torch.testing.assert_close(share, share[:1].expand(83), rtol=1e-6, atol=0)
+    falls = name in {
+        "ELBO",
+        "velocity, cosine",
+        "flow matching",
+        "InDI",
+        "EDM-monotonic",
+        "sigmoid",
+    }
+    assert weighting.is_monotone(recipe.weight) == weighting.is_monotone(recipe.implied()) == falls
+
+
+def test_ten_recipes():
+    assert len(weighting.RECIPES) == 10
+
+
+def test_min_snr_in_its_image_form_is_the_same_weight():
+    """min(SNR, gamma) ||x - x_hat||^2 (Hang et al.) and min(1, gamma/SNR) ||eps - eps_hat||^2."""
+    image = weighting.implied(Cosine(), IMAGE, lambda lam: lam.exp().clamp(max=5.0))
+    logsnr = torch.linspace(-5, 13.3, 50, dtype=F64)
+    torch.testing.assert_close(image(logsnr), weighting.RECIPES["min-SNR"].implied()(logsnr))
+
+
+def test_an_implied_weight_ends_with_its_schedule():
+    weight = weighting.implied(Cosine(5.0, -5.0), NOISE, weighting.elbo)
+    outside = torch.tensor([-5.1, 5.1], dtype=F64)
+    assert (weight(outside) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "argument"),
+    [
+        (lambda: weighting.is_monotone(weighting.elbo, -5.0, 5.0), "logsnr_max, logsnr_min"),
+        (lambda: weighting.is_monotone(lambda lam: -lam), r"weighting\(logsnr\)"),
+        (lambda: weighting.is_monotone(lambda lam: lam.log()), r"weighting\(logsnr\)"),
+        (lambda: weighting.is_monotone(lambda lam: lam[:1]), r"weighting\(logsnr\)"),
+    ],
+)
+def test_bad_input_is_named(call, argument):
+    with pytest.raises(ValueError, match=rf"^{argument}: expected .+, got .+"):
+        call()
 
 
 def test_edm_peak():

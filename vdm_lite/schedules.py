@@ -220,9 +220,8 @@ def time_of(schedule: Schedule, logsnr: Tensor) -> Tensor:
     """
     checks.floating("logsnr", logsnr)
     low, high = ends(schedule)
-    slack = 1e-6 * (high - low)
     if checks.readable(logsnr):
-        inside = bool(((logsnr >= low - slack) & (logsnr <= high + slack)).all())
+        inside = bool(_between(logsnr, low, high).all())
         checks.require(inside, "logsnr", f"levels in [{low:.6g}, {high:.6g}]", "one outside")
     before, after = torch.zeros_like(logsnr), torch.ones_like(logsnr)
     with torch.no_grad():
@@ -241,7 +240,13 @@ def density(schedule: Schedule, logsnr: Tensor) -> Tensor:
     checks.floating("logsnr", logsnr)
     low, high = ends(schedule)
     _, slope = rate(schedule, time_of(schedule, logsnr.clamp(low, high)))
-    return torch.where((logsnr >= low) & (logsnr <= high), -1 / slope, 0.0)
+    return torch.where(_between(logsnr, low, high), -1 / slope, 0.0)
+
+
+def _between(logsnr: Tensor, low: float, high: float) -> Tensor:
+    """Whether a level lies between the end points, give or take the rounding of those."""
+    slack = 1e-6 * (high - low)
+    return (logsnr >= low - slack) & (logsnr <= high + slack)
 
 
 def levels(schedule: Schedule, steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
