@@ -33,7 +33,7 @@ def referee() -> Callable[[str], ModuleType]:
     """Import an independent implementation; skip the test where it is not installed."""
 
     def load(name: str) -> ModuleType:
-        if importlib.util.find_spec(name) is None:
+        if importlib.util.find_spec(name.partition(".")[0]) is None:
             missing(f"{name} is not installed: make test installs it")
         return importlib.import_module(name)
 
