@@ -1,0 +1,146 @@
+"""Figures of chapter 7."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from vdm_lite import schedules
+from vdm_lite.elbo import diffusion_from_mmse
+from vdm_lite.plots.base import COLORS, shades
+from vdm_lite.schedules import Schedule
+
+Curve = Callable[[Tensor], Tensor]
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+
+
+def times_and_levels(shown: Mapping[str, Schedule]) -> Figure:
+    """The schedules over time, and their densities over noise levels, up to 0.25."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.8, 3.2))
+    t = torch.linspace(0, 1, 401).double()
+    inside = t.clamp(1e-3, 1 - 1e-3)  # a density may be infinite at an end
+    for (name, schedule), ink, line in zip(shown.items(), shades(len(shown)), LINES, strict=False):
+        left.plot(t, schedule(t).detach(), linestyle=line, color=ink, label=name)
+        logsnr, slope = (value.detach() for value in schedules.rate(schedule, inside))
+        right.plot(logsnr, -1 / slope, linestyle=line, color=ink)
+    left.set(xlabel="$t$", ylabel="log SNR $\\lambda_t$")
+    right.set(xlabel="log SNR $\\lambda$", ylabel="$p(\\lambda)$", ylim=(0, 0.25))
+    figure.legend(loc="outside upper center", ncols=3)
+    return figure
+
+
+def same_area(error: Curve, shown: Mapping[str, Schedule], height: float | None = None) -> Figure:
+    """The mean one-sample loss over time, one panel a schedule; the dotted line is the integral.
+
+    ``error`` takes levels (N,) to E||x - x_hat||^2, (N,); the integral is that of the first.
+    """
+    columns = min(len(shown), 4)
+    rows = -(-len(shown) // columns)
+    size = (7, 2.3 * rows + 0.3)
+    figure, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True)
+    limit = diffusion_from_mmse(error, next(iter(shown.values()))).item()
+    t = torch.linspace(1e-4, 1 - 1e-4, 801).double()
+    for ax, (name, schedule) in zip(axes.flat, shown.items(), strict=True):
+        logsnr, slope = (value.detach() for value in schedules.rate(schedule, t))
+        loss = -0.5 * slope * logsnr.exp() * error(logsnr)
+        ax.fill_between(t, loss, color=COLORS["posterior"], alpha=0.35, linewidth=0)
+        ax.plot(t, loss, color=COLORS["posterior"])
+        ax.axhline(limit, color=COLORS["data"], linestyle=":", linewidth=1.2)
+        ax.set(title=name, ylim=(0, height), xlim=(0, 1), xticks=[0, 1])
+    for ax in axes.flat[-columns:]:
+        ax.set_xlabel("$t$")
+    figure.supylabel("mean loss in nats", fontsize=10)
+    return figure
+
+
+def paths(shown: Mapping[str, tuple[Curve, float]]) -> Figure:
+    """Paths of two noise levels, each ``t -> (N, 2)`` with its cost, from clean to noisy."""
+    figure, ax = plt.subplots(figsize=(4.6, 3.6))
+    t = torch.linspace(0, 1, 201).double()
+    for (name, (path, cost)), ink, line in zip(shown.items(), shades(3), LINES, strict=False):
+        first, second = path(t).T
+        ax.plot(first, second, linestyle=line, color=ink, label=f"{name}: {cost:.2f} nats")
+    ax.plot(*path(t[:1]).T, "o", color=COLORS["data"], clip_on=False)
+    ax.plot(*path(t[-1:]).T, "o", color=COLORS["noise"], clip_on=False)
+    ax.set(xlabel="$\\lambda^{(1)}$", ylabel="$\\lambda^{(2)}$", aspect="equal")
+    figure.legend(loc="outside upper center")
+    return figure
+
+
+def learned_density(best: Tensor, logsnr: Tensor, shown: Mapping[str, Schedule]) -> Figure:
+    """Densities over the levels ``logsnr`` (N,): the ``best`` one (N,), filled, and schedules."""
+    figure, ax = plt.subplots()
+    ax.fill_between(logsnr, best, color=COLORS["posterior"], alpha=0.3, linewidth=0, label="best")
+    styles = [(COLORS["noise"], "--"), (COLORS["network"], "-"), (COLORS["data"], ":")]
+    for (name, schedule), (ink, line) in zip(shown.items(), styles, strict=False):
+        with torch.no_grad():
+            ax.plot(logsnr, schedules.density(schedule, logsnr), line, color=ink, label=name)
+    ax.set(xlabel="log SNR $\\lambda$", ylabel="$p(\\lambda)$", ylim=(0, None))
+    ax.legend()
+    return figure
+
+
+def moving_ends(
+    history: Sequence[tuple[float, float]], bound: Sequence[float], floor: float, every: int = 1
+) -> Figure:
+    """End points (max, min) after ``every`` so many steps, the bound there, and its floor."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.8, 3))
+    steps = [every * i for i in range(len(history))]
+    top, bottom = zip(*history, strict=True)
+    left.plot(steps, top, color=COLORS["posterior"], label="$\\lambda_{\\max}$")
+    left.plot(steps, bottom, color=COLORS["prior"], label="$\\lambda_{\\min}$")
+    left.set(xlabel="step", ylabel="log SNR")
+    left.legend()
+    right.plot(steps, bound, color=COLORS["network"], label="$-$ELBO")
+    right.axhline(floor, color=COLORS["data"], linestyle=":", linewidth=1.2, label="$H(X)$")
+    right.set(xlabel="step", ylabel="nats")
+    right.legend()
+    return figure
+
+
+def drawn(error: Curve, shown: Mapping[str, tuple[Schedule, float]]) -> Figure:
+    """One column a schedule with its variance: over time, and the mean loss below it.
+
+    The dotted line has the height of the integral, which is the same for all.
+    """
+    t = torch.linspace(1e-4, 1 - 1e-4, 801).double()
+    columns = {}
+    for name, (schedule, variance) in shown.items():
+        logsnr, slope = (value.detach() for value in schedules.rate(schedule, t))
+        title = f"{name}\nvariance {variance:.3g}"
+        columns[title] = (logsnr, -0.5 * slope * logsnr.exp() * error(logsnr))
+    limit = diffusion_from_mmse(error, next(iter(shown.values()))[0]).item()
+    return _columns(columns, limit, "mean loss in nats")
+
+
+def measured(rows: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """The same two curves for models trained on images: rows of ``experiments.schedules``."""
+    columns = {
+        f"{name}\nvariance {row['variance']:.2g}": (
+            torch.tensor(row["curve"]),
+            torch.tensor(row["profile"]),
+        )
+        for name, row in rows.items()
+    }
+    means = [profile.mean().item() for _, profile in columns.values()]
+    return _columns(columns, sum(means) / len(means), "mean loss in bits/dim")
+
+
+def _columns(columns: Mapping[str, tuple[Tensor, Tensor]], limit: float, unit: str) -> Figure:
+    """Levels above, losses below, each at even times; a dotted line at ``limit``."""
+    shared = {"sharex": True, "sharey": "row", "squeeze": False}
+    figure, axes = plt.subplots(2, len(columns), figsize=(7.2, 4), **shared)
+    for (top, bottom), (title, (logsnr, loss)) in zip(axes.T, columns.items(), strict=True):
+        top.plot(torch.linspace(0, 1, len(logsnr)), logsnr, color=COLORS["latent"])
+        top.set_title(title)
+        t = (torch.arange(len(loss)) + 0.5) / len(loss)
+        bottom.fill_between(t, loss, color=COLORS["posterior"], alpha=0.35, linewidth=0)
+        bottom.plot(t, loss, color=COLORS["posterior"])
+        bottom.axhline(limit, color=COLORS["data"], linestyle=":", linewidth=1.2)
+        bottom.set(xlabel="$t$", ylim=(0, 4 * limit), xlim=(0, 1), xticks=[0, 1])
+    axes[0, 0].set_ylabel("log SNR $\\lambda_t$")
+    axes[1, 0].set_ylabel(unit)
+    return figure
