@@ -493,6 +493,6 @@ def test_the_figures_draw_what_they_are_given():
     bars = [ax.get_lines()[1].get_xdata()[1] for ax in figure.axes[::2]]
     assert bars == pytest.approx([value.std().item() for value in losses.values()])
     plt.close("all")
-    ax = figures.variance_bars({"a": (1.0, 2.0), "b": (3.0, 4.0)})
+    ax = figures.variance_bars({"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0, 4.0])})
     assert [bar.get_width() for bar in ax.patches] == [1, 3, 2, 4]
     plt.close("all")

@@ -104,11 +104,11 @@ def _histogram(ax: Axes, values: Tensor, truth: float, width: float) -> None:
     ax.spines["left"].set_visible(False)
 
 
-def variance_bars(parts: Mapping[str, tuple[float, float]], ax: Axes | None = None) -> Axes:
-    """One horizontal bar for each sampler: the part of the times and that of data and noise."""
+def variance_bars(parts: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
+    """One horizontal bar for each sampler: the parts (2,) of the times and of data and noise."""
     ax = ax or plt.gca()
     names = list(parts)
-    of_times, rest = (torch.tensor(list(values)) for values in zip(*parts.values(), strict=True))
+    of_times, rest = torch.stack(list(parts.values())).T
     ax.barh(names, of_times, color=TIMES, label="times")
     ax.barh(names, rest, left=of_times, color=REST, label="data and noise")
     ax.invert_yaxis()
