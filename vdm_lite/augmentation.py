@@ -45,7 +45,7 @@ class Augmentation:
         return -slope
 
     def masses(self) -> tuple[float, float]:
-        """Integrals of the density's positive and of its negative part, without the point mass."""
+        """Integrals of the density, where it is positive and where it is not (eq-signed-masses)."""
         _, steps = self._steps()
         return steps.clamp(min=0).sum().item(), steps.clamp(max=0).sum().item()
 
@@ -60,7 +60,7 @@ class Augmentation:
         return spread + self.clean * self._at(cost, [self.logsnr_max]).squeeze()
 
     def weighted_loss(self, cost: Callable[[Tensor], Tensor]) -> Tensor:
-        """``expected(cost) - total * cost(logsnr_min)``: the weighted loss L_w, in nats: ()."""
+        """``expected(cost) - total * cost(logsnr_min)``, the weighted loss (eq-by-parts): ()."""
         return self.expected(cost) - self.total * self._at(cost, [self.logsnr_min]).squeeze()
 
     def _steps(self) -> tuple[Tensor, Tensor]:

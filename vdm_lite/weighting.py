@@ -122,7 +122,7 @@ RECIPES = {
 
 
 def is_monotone(weighting: Weighting, logsnr_max: float = 13.3, logsnr_min: float = -5.0) -> bool:
-    """Whether the weight never rises with ``logsnr``, on a grid of 4097 levels between the ends.
+    """Whether the weight never rises (eq-monotone), on a grid of 4097 levels between the ends.
 
     A rise below 1e-12 of the largest weight counts as rounding. Raises ``ValueError`` for end
     points out of order, and for a weight that is negative or not finite.
