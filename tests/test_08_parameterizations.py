@@ -553,6 +553,7 @@ def test_the_figures_of_the_chapter_can_be_drawn():
 
     figures.amplifications(POINTWISE, {"one": factor, "two": factor})
     figures.excess_curves(z, {p.name: z.exp() for p in POINTWISE})
+    figures.relative_errors(z, {p.name: z.exp() for p in POINTWISE})
     loop = torch.stack([z.cos(), z.sin()], 1)
     fields = {"one": lambda q: q[:, 0], "two": lambda q: q[:, 1]}
     figures.curls(fields, lambda q: -q.square().sum(1), loop)

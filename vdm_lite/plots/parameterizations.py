@@ -103,6 +103,18 @@ def excess_curves(levels: Tensor, curves: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
+def relative_errors(levels: Tensor, errors: Mapping[str, Tensor]) -> Figure:
+    """Errors at ``levels``, each over the least of all outputs there, against the log SNR."""
+    figure, ax = plt.subplots(figsize=(6.4, 3.6))
+    least = torch.stack(list(errors.values())).amin(0)
+    for name, error in errors.items():
+        color, line = LINES[name]
+        ax.semilogy(levels, error / least, line, color=color, label=name)
+    ax.set(xlabel="log SNR $\\lambda$", ylabel="error over the least")
+    ax.legend(ncols=2)
+    return figure
+
+
 def curls(
     fields: Mapping[str, Callable[[Tensor], Tensor]],
     log_density: Callable[[Tensor], Tensor],
