@@ -70,9 +70,9 @@ def learned_densities(
         top.set(title=name, xlabel="$t$", ylim=(0, None))
         bottom.semilogx(*path.T, "o-", color=COLORS["network"], markersize=4)
         bottom.axhline(least, color=COLORS["data"], linewidth=1)
-        bottom.set(xlabel="updates", ylim=(0, None))
+        bottom.set_xlabel("updates")
     axes[0, 0].set_ylabel("density $p(t)$")
-    axes[1, 0].set_ylabel("variance in nats$^2$")
+    axes[1, 0].set(ylabel="variance in nats$^2$", ylim=(0, None))
     return figure
 
 
