@@ -209,7 +209,7 @@ def cost_by_table() -> Callable[[Tensor], Tensor]:
 @pytest.mark.equation("eq-by-parts")
 @every_recipe
 @pytest.mark.parametrize("toy", [GAUSSIAN, TWO_BUMPS], ids=["Gaussian", "two bumps"])
-@pytest.mark.parametrize("ends", [(13.3, -5.0), (10.0, -8.0), (4.0, -1.0)])
+@pytest.mark.parametrize("ends", [(13.3, -5.0), (4.0, -1.0)])
 def test_by_parts_with_both_boundary_terms(name, toy, ends):
     weight = weighting.RECIPES[name].weight
     by_parts = Augmentation(weight, *ends).weighted_loss(cost_of(toy, ends[1]))
