@@ -340,6 +340,8 @@ def test_the_root_mean_square_gives_the_least_variance():
     closed = integral(fourth.sqrt()) ** 2 / 4 - toy_loss() ** 2
     assert_close(variance(best), closed)
     assert closed.item() == pytest.approx(39.0, abs=0.05)
+    accepted = integral(noise_moments()[0] ** 2 / best) / 4 - toy_loss() ** 2  # its t-part
+    assert accepted.item() == pytest.approx(0.906, abs=5e-3)
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         a, b = torch.rand(2, generator=generator).tolist()
