@@ -256,7 +256,7 @@ def climb(score: Callable[[Tensor], Tensor], corners: Tensor) -> Tensor:
     return total
 
 
-@pytest.mark.equation("eq-line-integral")
+@pytest.mark.equation("eq-climb")
 @pytest.mark.parametrize("p", POINTWISE, ids=lambda p: p.name)
 def test_a_walk_along_the_score_gives_the_energy_back(p):
     moons, logsnr = data.moons(), level(2.0)
