@@ -113,7 +113,11 @@ def variance_from_moments(
     noise. Raises ``ValueError`` as :func:`weighted_from_mmse` does.
     """
     mean = weighted_from_mmse(mmse, weighting, schedule)
-    t, weights = quadrature.interval(0.0, 1.0)
+    u, weights = quadrature.interval(0.0, 1.0)
+    # t rises from 0 to 1 with u, slowly near both ends, where many schedules are very steep.
+    rising, falling = u**3, (1 - u) ** 3
+    t = rising / (rising + falling)
+    weights = weights * 3 * (u * (1 - u)).square() / (rising + falling).square()
     logsnr, slope = rate(schedule, t)
     factor = 0.5 * quadrature.values("weighting(logsnr)", weighting, logsnr) * slope
     errors = (2 * logsnr).exp() * quadrature.values("fourth(logsnr)", fourth, logsnr)
