@@ -103,6 +103,23 @@ def test_interior_of_a_schedule_follows_the_squares_and_the_rest_the_mean():
         torch.testing.assert_close(p.grad, want, msg=name)
 
 
+def test_squares_of_losses_around_zero_keep_their_size():
+    """A bound on continuous data may have any sign: the inner gradient stays bounded."""
+    m = VariationalDiffusion(nn_without_dropout(), Learned())
+    loss = m.loss(POINTS, generator=torch.Generator().manual_seed(1))
+    loss = loss - loss.detach().mean()
+    (squares,) = torch.autograd.grad(loss.square().mean(), [m.schedule.raw], retain_graph=True)
+    training.backward(m, loss)
+    want = 100 * squares / loss.detach().square().mean()
+    torch.testing.assert_close(m.schedule.raw.grad, want)
+
+
+def test_a_loss_without_the_schedule_leaves_it_alone():
+    m = VariationalDiffusion(nn_without_dropout(), Learned())
+    training.backward(m, m.denoiser(POINTS, torch.zeros(())).square().sum(1))
+    assert m.schedule.raw.grad is None and m.denoiser.inside.weight.grad.norm() > 0
+
+
 def test_end_points_are_not_decayed():
     """A loss without a gradient leaves them where they are; weights shrink."""
     m = VariationalDiffusion(nn_without_dropout(), Learned(train_ends=True))

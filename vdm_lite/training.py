@@ -61,11 +61,17 @@ def backward(model: nn.Module, loss: Tensor) -> None:
     What the inner weights of a ``schedules.Learned`` change is the variance of the loss, not its
     mean. In a second pass they get the gradient of the mean of ``(loss / mean loss)^2``
     (eq-square-gradient); dividing by the mean, a constant here, gives it the size of the others.
+    A mean near zero, as a bound on continuous data may have, is replaced by a tenth of the root
+    mean square. For one process: the second pass is not averaged over several.
     """
     learned = [m for m in model.modules() if isinstance(m, Learned)]
     interior = [p for schedule in learned for p in schedule.interior() if p.requires_grad]
-    squares = (loss / loss.detach().mean()).square().mean()
-    gradients = torch.autograd.grad(squares, interior, retain_graph=True) if interior else ()
+    given = loss.detach()
+    size = torch.maximum(given.mean().abs(), given.square().mean().sqrt() / 10)
+    squares = (loss / size).square().mean()
+    gradients = []
+    if interior:
+        gradients = torch.autograd.grad(squares, interior, retain_graph=True, allow_unused=True)
     loss.mean().backward()
     for parameter, gradient in zip(interior, gradients, strict=True):
         parameter.grad = gradient
@@ -92,7 +98,7 @@ def batch_indices(k: int, examples: int, batch_size: int, seed: int) -> Tensor:
 @lru_cache(maxsize=1)
 def _epoch_order(epoch: int, examples: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(examples, generator=generator)
+    return torch.randperm(examples, generator=generator, device="cpu")
 
 
 def fit(

@@ -53,7 +53,7 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def _commit(file: Path) -> str:
-    changed = _git(file, "diff", "--name-only", "HEAD", "--", "*.py")
+    changed = _git(file, "diff", "--name-only", "HEAD", "--", ":/vdm_lite/*.py")  # from the top
     return _git(file, "rev-parse", "--short", "HEAD") + ("-changed" if changed else "")
 
 
