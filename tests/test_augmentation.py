@@ -67,9 +67,10 @@ def test_density_is_minus_the_slope():
     ("call", "argument"),
     [
         (lambda: Augmentation(weighting.elbo, -5.0, 5.0), "logsnr_max, logsnr_min"),
-        (lambda: Augmentation(lambda lam: -lam), "weighting"),
-        (lambda: Augmentation(lambda lam: lam * math.nan), "weighting or cost"),
-        (lambda: Augmentation(weighting.elbo).expected(lambda lam: lam[:1]), "cost"),
+        (lambda: Augmentation(lambda lam: -lam), r"weighting\(logsnr\)"),
+        (lambda: Augmentation(lambda lam: lam.square() - 1), r"weighting\(logsnr\)"),
+        (lambda: Augmentation(lambda lam: lam * math.nan), r"weighting\(logsnr\)"),
+        (lambda: Augmentation(weighting.elbo).expected(lambda lam: lam[:2]), r"cost\(logsnr\)"),
         (lambda: quadrature.interval(1.0, 1.0), "low, high"),
     ],
 )

@@ -14,9 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vdm_lite import checks, quadrature
+from vdm_lite import quadrature
 from vdm_lite.schedules import require_ends
-from vdm_lite.weighting import Weighting
+from vdm_lite.weighting import Weighting, require_weights
 
 
 class Augmentation:
@@ -25,8 +25,8 @@ class Augmentation:
     Unnormalized: density ``-dw/dlambda`` on [logsnr_min, logsnr_max] and the point mass ``clean``
     at logsnr_max; ``total`` is their sum, w(logsnr_min). Divide by it for probabilities.
 
-    Raises ``ValueError`` for end points out of order and for a weight that is not finite or is
-    negative at an end.
+    Raises ``ValueError`` for end points out of order, and for a weight that is negative or not
+    finite anywhere between them.
     """
 
     def __init__(
@@ -35,9 +35,13 @@ class Augmentation:
         require_ends(logsnr_max, logsnr_min)
         self.weighting = weighting
         self.logsnr_max, self.logsnr_min = logsnr_max, logsnr_min
-        at_ends = self._at(weighting, [logsnr_max, logsnr_min])
-        checks.require(bool((at_ends >= 0).all()), "weighting", "weights >= 0", at_ends.tolist())
-        self.clean, self.total = at_ends.tolist()
+        edges = torch.linspace(logsnr_min, logsnr_max, 8193, dtype=torch.float64, device="cpu")
+        w = weighting(edges)
+        require_weights(w, edges)
+        self.clean, self.total = w[-1].item(), w[0].item()
+        # Middles of 8192 pieces of the range, and how far w falls over each: differences of w, not
+        # its derivative, which jumps where a weight such as min-SNR has a kink.
+        self._middles, self._falls = (edges[1:] + edges[:-1]) / 2, w[:-1] - w[1:]
 
     def density(self, logsnr: Tensor) -> Tensor:
         """``-dw/dlambda`` at levels (N,), negative where the weight rises."""
@@ -46,8 +50,7 @@ class Augmentation:
 
     def masses(self) -> tuple[float, float]:
         """Integrals of the density, where it is positive and where it is not (eq-signed-masses)."""
-        _, steps = self._steps()
-        return steps.clamp(min=0).sum().item(), steps.clamp(max=0).sum().item()
+        return self._falls.clamp(min=0).sum().item(), self._falls.clamp(max=0).sum().item()
 
     def expected(self, cost: Callable[[Tensor], Tensor]) -> Tensor:
         """``integral of density * cost dlambda + clean * cost(logsnr_max)``, in nats: ().
@@ -55,26 +58,14 @@ class Augmentation:
         ``cost`` takes levels (N,) to L(t; x) (N,). For a falling weight this is ``total`` times
         the expected cost of data noised to a random level.
         """
-        middles, steps = self._steps()
-        spread = (steps * quadrature.values("cost", cost, middles)).sum()
-        return spread + self.clean * self._at(cost, [self.logsnr_max]).squeeze()
+        spread = (self._falls * quadrature.values("cost(logsnr)", cost, self._middles)).sum()
+        return spread + self.clean * _at(cost, self.logsnr_max)
 
     def weighted_loss(self, cost: Callable[[Tensor], Tensor]) -> Tensor:
         """``expected(cost) - total * cost(logsnr_min)``, the weighted loss (eq-by-parts): ()."""
-        return self.expected(cost) - self.total * self._at(cost, [self.logsnr_min]).squeeze()
+        return self.expected(cost) - self.total * _at(cost, self.logsnr_min)
 
-    def _steps(self) -> tuple[Tensor, Tensor]:
-        """Middles of 8192 pieces of the range, and how far w falls over each.
 
-        Differences of w, not its derivative, which jumps where a weight such as min-SNR has a kink.
-        """
-        edges = torch.linspace(
-            self.logsnr_min, self.logsnr_max, 8193, dtype=torch.float64, device="cpu"
-        )
-        w = quadrature.values("weighting(logsnr)", self.weighting, edges)
-        return (edges[1:] + edges[:-1]) / 2, w[:-1] - w[1:]
-
-    @staticmethod
-    def _at(function: Callable[[Tensor], Tensor], logsnr: list[float]) -> Tensor:
-        nodes = torch.tensor(logsnr, dtype=torch.float64, device="cpu")
-        return quadrature.values("weighting or cost", function, nodes)
+def _at(cost: Callable[[Tensor], Tensor], logsnr: float) -> Tensor:
+    level = torch.tensor([logsnr], dtype=torch.float64, device="cpu")
+    return quadrature.values("cost(logsnr)", cost, level).squeeze()
