@@ -119,6 +119,12 @@ def test_edm_row():
     torch.testing.assert_close(variance, torch.ones_like(variance))
 
 
+def test_edm_row_keeps_its_digits_at_low_noise():
+    logsnr = torch.linspace(-13, 13.3, 40, dtype=F64)
+    for of in (edm().a, edm().b):
+        torch.testing.assert_close(of(logsnr.float()).double(), of(logsnr), rtol=2e-6, atol=0)
+
+
 def test_interpolant_row():
     """u_t = alpha' x + sigma' eps has determinant -alpha sigma lambda' / 2."""
     t = torch.linspace(0.05, 0.95, 19, dtype=F64)

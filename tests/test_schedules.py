@@ -121,6 +121,7 @@ def test_learned_schedule_is_differentiable_in_its_slope():
 
 
 def test_ends_are_parameters_only_on_request():
+    assert Learned(10, -8, train_ends=True).logsnr_max.is_floating_point()
     for train_ends in (False, True):
         schedule = learned(train_ends=train_ends)
         (2 * schedule(torch.tensor([0.0, 1.0]))).sum().backward()
@@ -179,6 +180,7 @@ def test_density_is_the_share_of_time_spent_at_a_level(schedule):
         (lambda: Learned(-5.0, 13.3), "logsnr_max, logsnr_min"),
         (lambda: Learned(float("nan"), -5.0), "logsnr_max, logsnr_min"),
         (lambda: Learned(units=0), "units"),
+        (lambda: Learned()(torch.tensor([0.5, 1.1])), "t"),
         (lambda: schedules.time_of(Linear(), torch.tensor([14.0])), "logsnr"),
         (lambda: schedules.time_of(lambda t: 2 * t, torch.rand(3)), "schedule"),
         (lambda: schedules.density(Linear(), torch.tensor([1])), "logsnr"),

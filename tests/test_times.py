@@ -9,7 +9,7 @@ from vdm_lite import elbo, times
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.exact import TWO_BUMPS
 from vdm_lite.parameterization import IMAGE
-from vdm_lite.schedules import Cosine, Linear
+from vdm_lite.schedules import Cosine, Learned, Linear
 from vdm_lite.times import AcrossRanks, Adaptive, Importance, normalized
 
 F64 = torch.float64
@@ -88,6 +88,41 @@ def test_density_of_the_times_is_the_one_given(sampler):
     for low, high in ((0.0, 1.0), (0.0, 0.21), (0.37, 0.8), (0.93, 1.0)):
         inside = (t >= low) & (t < high)
         assert (inside / p).mean().item() == pytest.approx(high - low, abs=2e-3)
+
+
+def test_a_base_with_its_own_density_counts():
+    """Importance sampling of importance-sampled times: p is the product, the mean of 1/p is 1."""
+    sampler = Importance(sloped, ENDS, Importance(sloped, ENDS))
+    p = sampler(100_000, generator(), dtype=F64).p
+    assert (1 / p).mean().item() == pytest.approx(1, abs=2e-3)
+    assert p.mean().item() > 1.5  # E[p] = integral of p^2: twice warped, farther from uniform
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_density_of_bins_that_rounded_sums_distort(dtype):
+    """A bin of mass 1e-6 above a sum near 1: p is the share of [0, 1] that it really has."""
+    masses = torch.tensor([1.0, 1e-6, 0.0, 2e-6], dtype=F64)
+    u = 1 - (torch.arange(60, dtype=dtype) + 1) * 2**-24
+    t, p = times._from_histogram(times.Times(u, torch.ones_like(u)), masses)
+    cumulative = torch.cat([torch.zeros(1, dtype=dtype), masses.to(dtype).cumsum(0)])
+    share = (cumulative / cumulative[-1]).diff()
+    k = (t * 4).floor().long().clamp(max=3)
+    assert set(k.tolist()) == {0, 1, 3} and (p > 0).all()
+    torch.testing.assert_close(p, 4 * share[k], rtol=1e-12, atol=0)
+
+
+def test_importance_of_a_learned_schedule():
+    """Its levels are asked where its parameters are, in their dtype."""
+    schedule = Learned(10, -8)
+    seen = []
+    schedule.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
+    t, p = Importance(sloped, schedule)(20_000, generator(), dtype=F64)
+    assert set(seen) == {torch.float32}
+    assert (1 / p).mean().item() == pytest.approx(1, abs=2e-3)
+    with torch.no_grad():
+        level = (schedule(t) + 8) / 18
+    below = 0.2 * level + 0.8 * level**2
+    assert below.sort().values.diff().sub(1 / 20_000).abs().max() < 1e-5
 
 
 def test_a_base_with_strata_keeps_them():
@@ -189,11 +224,9 @@ def test_adaptive_learns_the_density_of_the_theory(moment, target):
 def test_ranks_share_one_batch(base):
     ranks = [AcrossRanks(base, rank, 4, seed=3) for rank in range(4)]
     calls = [torch.stack([rank(16, dtype=F64).t for rank in ranks]) for _ in range(3)]
-    for t in calls:
-        one = t.T.flatten()  # in the order of the whole batch
-        again = AcrossRanks(base, 0, 1, seed=3)
-        whole = [again(64, dtype=F64).t for _ in range(3)]
-        assert any(torch.equal(one, w) for w in whole)
+    whole = AcrossRanks(base, 0, 1, seed=3)
+    for t in calls:  # transposed, in the order of the whole batch
+        assert torch.equal(t.T.flatten(), whole(64, dtype=F64).t)
     assert not torch.equal(calls[0], calls[1])
 
 
@@ -203,6 +236,17 @@ def test_strata_hold_over_all_ranks_and_span_time_on_each():
     assert ((t.flatten() * 64).floor().sort().values == torch.arange(64)).all()
     for own in t:
         assert ((own * 16).floor().sort().values == torch.arange(16)).all()
+
+
+def test_a_sampler_that_learns_goes_around_the_ranks():
+    """Warping each share is warping the whole batch."""
+    ranks = [AcrossRanks(times.low_discrepancy, *which) for which in ((0, 2), (1, 2), (0, 1))]
+    shares = [Adaptive(bins=4, base=rank) for rank in ranks]
+    for sampler in shares:
+        sampler.observe(torch.tensor([0.1, 0.6]), torch.tensor([1.0, 3.0]))
+    first, second, whole = (s(n, dtype=F64) for s, n in zip(shares, (8, 8, 16), strict=True))
+    for share, of in ((first, 0), (second, 1)):
+        assert torch.equal(share.t, whole.t[of::2]) and torch.equal(share.p, whole.p[of::2])
 
 
 def test_the_count_of_calls_is_state():
@@ -239,17 +283,21 @@ def test_adaptive_agrees_between_two_processes(tmp_path):
     [
         (lambda: Importance(lambda lam: 2 * sloped(lam), ENDS), "density"),
         (lambda: Importance(sloped, Linear(10.0, -7.0)), "density"),
-        (lambda: Importance(lambda lam: -sloped(lam), ENDS), "density"),
+        (lambda: Importance(lambda lam: -sloped(lam), ENDS), r"density\(logsnr\)"),
         (lambda: Importance(lambda lam: lam.log(), ENDS), r"density\(logsnr\)"),
         (lambda: Importance(lambda lam: sloped(lam)[:1], ENDS), r"density\(logsnr\)"),
         (lambda: Importance(sloped, ENDS, bins=0), "bins"),
         (lambda: Importance(sloped, lambda t: 2 * t), "schedule"),
+        (lambda: Importance(sloped, ENDS, Adaptive()), "base"),
         (lambda: normalized(torch.zeros_like, ENDS), "f"),
+        (lambda: normalized(lambda lam: -sloped(lam), ENDS), r"f\(logsnr\)"),
         (lambda: Adaptive(bins=0), "bins"),
         (lambda: Adaptive(moment=3), "moment"),
         (lambda: Adaptive(decay=1.0), "decay"),
         (lambda: AcrossRanks(times.uniform, 2, 2), "rank"),
+        (lambda: Adaptive(base=Adaptive()), "base"),
         (lambda: AcrossRanks(times.uniform, 0, 0), "ranks"),
+        (lambda: AcrossRanks(Adaptive(), 0, 2), "base"),
     ],
 )
 def test_bad_input_is_named(call, argument):

@@ -66,7 +66,8 @@ def edm(data_std: float = 0.5) -> Parameterization:
     """The raw output F of Karras et al. (2022), whose target has unit variance (eq-edm-row).
 
     ``F = (x - c_skip (x + eps / sqrt(SNR))) / c_out`` for data of standard deviation ``data_std``,
-    with ``c_skip = d^2 / (1/SNR + d^2)`` and ``c_out^2 = d^2 / (1 + d^2 SNR)``.
+    with ``c_skip = d^2 / (1/SNR + d^2)`` and ``c_out^2 = d^2 / (1 + d^2 SNR)``. Raises
+    ``ValueError`` unless ``data_std`` is positive.
     """
     checks.positive_number("data_std", data_std)
     log_var = 2 * math.log(data_std)
@@ -79,7 +80,7 @@ def edm(data_std: float = 0.5) -> Parameterization:
 
     return Parameterization(
         "edm",
-        lambda logsnr: (1 - c_skip(logsnr)) / c_out(logsnr),
+        lambda logsnr: c_out(logsnr) / data_std**2,  # (1 - c_skip) / c_out, all digits kept
         lambda logsnr: -c_skip(logsnr) * torch.exp(-logsnr / 2) / c_out(logsnr),
     )
 

@@ -35,10 +35,7 @@ class _Curve:
 
     def __call__(self, t: Tensor) -> Tensor:
         """Log-SNR at times ``t`` in [0, 1], same shape. ``ValueError`` for other times."""
-        checks.floating("t", t)
-        if checks.readable(t):
-            inside = bool(((t >= 0) & (t <= 1)).all())
-            checks.require(inside, "t", "times in [0, 1]", "a time outside")
+        _require_times(t)
         (u_0, v_0), (u_1, v_1) = self._inverse(self.logsnr_max), self._inverse(self.logsnr_min)
         return self._curve((1 - t) * u_0 + t * u_1, (1 - t) * v_0 + t * v_1)
 
@@ -160,12 +157,12 @@ class Learned(nn.Module):
         checks.count("units", units)
         self.units = units
         self.raw = nn.Parameter(torch.zeros(units + 1))
-        self.logsnr_max = nn.Parameter(torch.tensor(logsnr_max), requires_grad=train_ends)
-        self.logsnr_min = nn.Parameter(torch.tensor(logsnr_min), requires_grad=train_ends)
+        self.logsnr_max = nn.Parameter(torch.tensor(float(logsnr_max)), requires_grad=train_ends)
+        self.logsnr_min = nn.Parameter(torch.tensor(float(logsnr_min)), requires_grad=train_ends)
 
     def forward(self, t: Tensor) -> Tensor:
-        """Log-SNR at times ``t`` in [0, 1], same shape."""
-        checks.floating("t", t)
+        """Log-SNR at times ``t`` in [0, 1], same shape. ``ValueError`` for other times."""
+        _require_times(t)
         share = self.share(t)
         return (1 - share) * self.logsnr_max + share * self.logsnr_min
 
@@ -209,7 +206,7 @@ def ends(schedule: Schedule) -> tuple[float, float]:
     """
     require_falling(schedule)
     with torch.no_grad():
-        logsnr = schedule(_times(schedule, 2))
+        logsnr = schedule(even_times(schedule, 2))
     return logsnr[1].item(), logsnr[0].item()
 
 
@@ -270,7 +267,7 @@ def require_falling(schedule: Schedule) -> None:
     """Raise ``ValueError`` unless ``schedule`` is finite and falls strictly over [0, 1]."""
     checks.require(callable(schedule), "schedule", "a callable t -> logsnr", schedule)
     with torch.no_grad():
-        t = _times(schedule, 65)
+        t = even_times(schedule, 65)
         logsnr = schedule(t)
     tensor = isinstance(logsnr, Tensor)
     checks.require(tensor, "schedule(t)", "a tensor of levels", type(logsnr).__name__)
@@ -280,8 +277,15 @@ def require_falling(schedule: Schedule) -> None:
         checks.require(falls, "schedule", "finite logsnr that falls with t", "one that does not")
 
 
-def _times(schedule: Schedule, n: int) -> Tensor:
-    """``n`` even times where the schedule's parameters are; on the CPU in float64 without any."""
+def even_times(schedule: Schedule, n: int) -> Tensor:
+    """``n`` even times from 0 to 1: on the schedule's device in its dtype, else CPU and float64."""
     parameters = schedule.parameters() if isinstance(schedule, nn.Module) else iter(())
     like = next(parameters, torch.empty((), dtype=torch.float64, device="cpu"))
     return torch.linspace(0, 1, n, device=like.device, dtype=like.dtype)
+
+
+def _require_times(t: Tensor) -> None:
+    checks.floating("t", t)
+    if checks.readable(t):
+        inside = bool(((t >= 0) & (t <= 1)).all())
+        checks.require(inside, "t", "times in [0, 1]", "a time outside")

@@ -1,7 +1,8 @@
 r"""Samplers of time: callables ``(n, generator, device, dtype) -> Times(t, p)``.
 
-``t`` holds n times in [0, 1), ``p`` the density that each was drawn from. Dividing a cost by ``p``
-makes its mean an unbiased estimate of the integral over t, whatever the density is (eq-importance).
+``t`` holds n times in [0, 1], ``p`` the density that each was drawn from. Dividing a cost by ``p``
+makes its mean an unbiased estimate of the integral over t, for every density that is positive
+wherever the cost is (eq-importance).
 
 ``uniform``, ``low_discrepancy`` and ``stratified`` have p = 1 and differ in how the times of one
 batch hang together. ``Importance`` and ``Adaptive`` warp such a batch to another density;
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vdm_lite import checks, quadrature
-from vdm_lite.schedules import Schedule, ends
+from vdm_lite.schedules import Schedule, ends, even_times
 
 
 class Times(NamedTuple):
@@ -75,7 +76,7 @@ def normalized(f: Density, schedule: Schedule) -> Density:
 
     Raises ``ValueError`` where f is negative or not finite, and if its integral is 0.
     """
-    total = _integral(f, *ends(schedule))
+    total = _integral("f(logsnr)", f, *ends(schedule))
     checks.require(total > 0, "f", "a positive integral", total)
     return lambda logsnr: f(logsnr) / total
 
@@ -86,10 +87,13 @@ class Importance:
     ``density`` takes levels (N,) to numbers (N,) >= 0 and integrates to 1 between the ends of
     ``schedule``; :func:`normalized` makes such a density. It is averaged over ``bins`` equal pieces
     of [0, 1]; times are drawn from this histogram by its exact inverse, and ``p`` is the
-    histogram's density, so nothing is approximated. ``base`` draws the uniform times that are
-    warped.
+    histogram's density, so nothing is approximated. Where the density is 0 no time is drawn: let
+    it be so only where the weight is 0, too. The histogram is made once: of a schedule that is
+    trained further the times stay where they are, and ``p`` stays right. ``base`` draws the times
+    that are warped.
 
-    Raises ``ValueError`` for a density that is negative, not finite, or of another integral.
+    Raises ``ValueError`` for a density that is negative, not finite, or of another integral, and
+    for a base that learns.
     """
 
     def __init__(
@@ -100,13 +104,14 @@ class Importance:
         bins: int = 1000,
     ) -> None:
         checks.count("bins", bins)
+        _check_base(base)
         low, high = ends(schedule)
-        total = _integral(density, low, high)
+        total = _integral("density(logsnr)", density, low, high)
         span = f"an integral of 1 over [{low:.4g}, {high:.4g}]"
         checks.require(abs(total - 1) < 1e-3, "density", span, f"{total:.6g}")
         with torch.no_grad():
-            edges = schedule(torch.linspace(0, 1, bins + 1, dtype=torch.float64))
-        self.masses = _masses(density, edges.cpu())
+            edges = schedule(even_times(schedule, bins + 1))
+        self.masses = _masses(density, edges.cpu().double())
         self.base = base
 
     def __call__(
@@ -117,8 +122,7 @@ class Importance:
         dtype: torch.dtype | None = None,
     ) -> Times:
         """``n`` times and their density."""
-        u = self.base(n, generator, device, dtype).t
-        return _from_histogram(u, self.masses)
+        return _from_histogram(self.base(n, generator, device, dtype), self.masses)
 
 
 class Adaptive(nn.Module):
@@ -128,10 +132,13 @@ class Adaptive(nn.Module):
     pieces of [0, 1]; the density is proportional to its ``moment``-th root. ``moment=1`` follows
     the mean cost. ``moment=2`` follows its root mean square, which gives the least variance
     (eq-minimum-variance). A share ``floor`` of the times stays uniform, so that no piece is
-    forgotten. ``base`` draws the uniform times that are warped.
+    forgotten. ``base`` draws the times that are warped.
 
     It learns in training mode, as batch normalization does: the loss calls :meth:`observe`.
-    ``training.fit(..., keep=sampler)`` writes its state into the checkpoint.
+    ``training.fit(..., keep=sampler)`` writes its state into the checkpoint. Best kept on the
+    device of the model; between processes on GPUs it has to be there.
+
+    Raises ``ValueError`` for numbers out of range and for a base that learns.
     """
 
     floor = 0.01
@@ -147,6 +154,7 @@ class Adaptive(nn.Module):
         checks.count("bins", bins)
         checks.require(moment in (1, 2), "moment", "1 or 2", moment)
         checks.require(0 < decay < 1, "decay", "a number between 0 and 1", decay)
+        _check_base(base)
         self.moment, self.base, self.decay = moment, base, decay
         self.register_buffer("total", torch.zeros(bins))
         self.register_buffer("visits", torch.zeros(bins))
@@ -159,8 +167,7 @@ class Adaptive(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> Times:
         """``n`` times and their density; uniform before the first observation."""
-        u = self.base(n, generator, device, dtype).t
-        return _from_histogram(u, self.masses())
+        return _from_histogram(self.base(n, generator, device, dtype), self.masses())
 
     def masses(self) -> Tensor:
         """The probability of each bin, (bins,); one not yet visited counts as the average bin."""
@@ -174,7 +181,11 @@ class Adaptive(nn.Module):
 
     @torch.no_grad()
     def observe(self, t: Tensor, cost: Tensor) -> None:
-        """Learn the costs (n,), before any division by p, that were met at the times ``t`` (n,)."""
+        """Learn the costs (n,), before any division by p, that were met at the times ``t`` (n,).
+
+        Where ``torch.distributed`` runs, the costs of all processes are summed: every process has
+        to call, or those that do wait for the others.
+        """
         if not self.training:
             return
         bins = (t * len(self.total)).long().clamp(max=len(self.total) - 1).to(self.total.device)
@@ -195,12 +206,16 @@ class AcrossRanks(nn.Module):
     and keeps those numbered ``rank, rank + ranks, …``: together they are one batch of ``base``,
     with its strata, and each share spans all times. The count of calls is state: keep it in the
     checkpoint. The generator given to a call is not used, as it should differ between processes.
+    A sampler that learns goes around it: ``Adaptive(base=AcrossRanks(low_discrepancy, rank, n))``.
+
+    Raises ``ValueError`` unless ``0 <= rank < ranks``, and for a base that learns.
     """
 
     def __init__(self, base: TimeSampler, rank: int, ranks: int, seed: int = 0) -> None:
         super().__init__()
         checks.count("ranks", ranks)
         checks.require(0 <= rank < ranks, "rank", f"a number from 0 to {ranks - 1}", rank)
+        _check_base(base)
         self.base, self.rank, self.ranks, self.seed = base, rank, ranks, seed
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64, device="cpu"))
 
@@ -214,35 +229,49 @@ class AcrossRanks(nn.Module):
         """This process's ``n`` of ``n * ranks`` times, and their density."""
         shared = torch.Generator().manual_seed(self.seed * 1_000_003 + self.calls.item())
         self.calls += 1
-        t, p = self.base(n * self.ranks, shared, None, dtype)
-        return Times(t[self.rank :: self.ranks].to(device), p[self.rank :: self.ranks].to(device))
+        t, p = self.base(n * self.ranks, shared, "cpu", dtype)  # the same bits on every device
+        own = torch.stack([t, p])[:, self.rank :: self.ranks].contiguous().to(device)
+        return Times(own[0], own[1])
 
 
-def _integral(f: Density, low: float, high: float) -> float:
+def _check_base(base: TimeSampler) -> None:
+    """A base that learns would never be shown the costs: the loss knows the outer sampler alone."""
+    learns = hasattr(base, "observe")
+    checks.require(not learns, "base", "a sampler that does not learn", type(base).__name__)
+
+
+def _integral(argument: str, f: Density, low: float, high: float) -> float:
     nodes, weights = quadrature.interval(low, high)
-    return (weights * _not_negative(f, nodes)).sum().item()
+    return (weights * _not_negative(argument, f, nodes)).sum().item()
 
 
-def _not_negative(f: Density, logsnr: Tensor) -> Tensor:
-    values = quadrature.values("density(logsnr)", f, logsnr)
-    checks.require(bool((values >= 0).all()), "density", "numbers >= 0", values.min().item())
+def _not_negative(argument: str, f: Density, logsnr: Tensor) -> Tensor:
+    values = quadrature.values(argument, f, logsnr)
+    checks.require(bool((values >= 0).all()), argument, "numbers >= 0", values.min().item())
     return values
 
 
 def _masses(density: Density, edges: Tensor) -> Tensor:
     """Probability of each piece between falling ``edges`` (K + 1,): (K,), by 16 midpoints each."""
-    at = (torch.arange(16, dtype=edges.dtype) + 0.5) / 16
-    width = edges[:-1] - edges[1:]
+    at = (torch.arange(16, dtype=edges.dtype, device="cpu") + 0.5) / 16
+    width = (edges[:-1] - edges[1:]).clamp(min=0)  # where it is flat, rounding may make it rise
     nodes = edges[1:, None] + at * width[:, None]  # (K, 16)
-    mass = width * _not_negative(density, nodes.flatten()).view(nodes.shape).mean(1)
+    values = _not_negative("density(logsnr)", density, nodes.flatten())
+    mass = width * values.view(nodes.shape).mean(1)
     return mass / mass.sum()
 
 
-def _from_histogram(u: Tensor, masses: Tensor) -> Times:
-    """Warp uniform ``u`` (n,) to the histogram of equal bins with these masses (K,)."""
-    masses = masses.to(u.device, u.dtype)
-    upper = masses.cumsum(0)
+def _from_histogram(base: Times, masses: Tensor) -> Times:
+    """Warp times (n,) to the histogram of equal bins with these masses (K,).
+
+    A bin has as much of [0, 1] as the rounded sums leave it, which is what p must say: a small mass
+    and the difference of two sums near 1 are not the same number. No bin without mass is chosen.
+    """
+    u, density = base
+    upper = masses.to(u.device, u.dtype).cumsum(0)
     upper = upper / upper[-1]
     k = torch.searchsorted(upper, u, right=True).clamp(max=len(masses) - 1)
-    inside = ((u - (upper - masses)[k]) / masses[k]).clamp(0, 1)
-    return Times((k + inside) / len(masses), len(masses) * masses[k])
+    lower = torch.nn.functional.pad(upper[:-1], (1, 0))[k]
+    mass = upper[k] - lower
+    inside = ((u - lower) / mass).clamp(0, 1)
+    return Times((k + inside) / len(masses), density * len(masses) * mass)
