@@ -1,7 +1,6 @@
 """Figures of chapter 7."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -106,41 +105,19 @@ def drawn(error: Curve, shown: Mapping[str, tuple[Schedule, float]]) -> Figure:
 
     The dotted line has the height of the integral, which is the same for all.
     """
-    t = torch.linspace(1e-4, 1 - 1e-4, 801).double()
-    columns = {}
-    for name, (schedule, variance) in shown.items():
-        logsnr, slope = (value.detach() for value in schedules.rate(schedule, t))
-        title = f"{name}\nvariance {variance:.3g}"
-        columns[title] = (logsnr, -0.5 * slope * logsnr.exp() * error(logsnr))
-    limit = diffusion_from_mmse(error, next(iter(shown.values()))[0]).item()
-    return _columns(columns, limit, "mean loss in nats")
-
-
-def measured(rows: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """The same two curves for models trained on images: rows of ``experiments.schedules``."""
-    columns = {
-        f"{name}\nvariance {row['variance']:.2g}": (
-            torch.tensor(row["curve"]),
-            torch.tensor(row["profile"]),
-        )
-        for name, row in rows.items()
-    }
-    means = [profile.mean().item() for _, profile in columns.values()]
-    return _columns(columns, sum(means) / len(means), "mean loss in bits/dim")
-
-
-def _columns(columns: Mapping[str, tuple[Tensor, Tensor]], limit: float, unit: str) -> Figure:
-    """Levels above, losses below, each at even times; a dotted line at ``limit``."""
     shared = {"sharex": True, "sharey": "row", "squeeze": False}
-    figure, axes = plt.subplots(2, len(columns), figsize=(7.2, 4), **shared)
-    for (top, bottom), (title, (logsnr, loss)) in zip(axes.T, columns.items(), strict=True):
-        top.plot(torch.linspace(0, 1, len(logsnr)), logsnr, color=COLORS["latent"])
-        top.set_title(title)
-        t = (torch.arange(len(loss)) + 0.5) / len(loss)
+    figure, axes = plt.subplots(2, len(shown), figsize=(7.2, 4), **shared)
+    limit = diffusion_from_mmse(error, next(iter(shown.values()))[0]).item()
+    t = torch.linspace(1e-4, 1 - 1e-4, 801).double()
+    for (top, bottom), (name, (schedule, variance)) in zip(axes.T, shown.items(), strict=True):
+        logsnr, slope = (value.detach() for value in schedules.rate(schedule, t))
+        loss = -0.5 * slope * logsnr.exp() * error(logsnr)
+        top.plot(t, logsnr, color=COLORS["latent"])
+        top.set_title(f"{name}\nvariance {variance:.{0 if variance > 100 else 1}f}")
         bottom.fill_between(t, loss, color=COLORS["posterior"], alpha=0.35, linewidth=0)
         bottom.plot(t, loss, color=COLORS["posterior"])
         bottom.axhline(limit, color=COLORS["data"], linestyle=":", linewidth=1.2)
         bottom.set(xlabel="$t$", ylim=(0, 4 * limit), xlim=(0, 1), xticks=[0, 1])
     axes[0, 0].set_ylabel("log SNR $\\lambda_t$")
-    axes[1, 0].set_ylabel(unit)
+    axes[1, 0].set_ylabel("mean loss in nats")
     return figure
