@@ -15,6 +15,7 @@ from vdm_lite import data, exact, gaussian, nets
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.elbo import diffusion_from_mmse
 from vdm_lite.exact import EIGHT_LEVELS, TWO_BUMPS
+from vdm_lite.experiments import outputs
 from vdm_lite.parameterization import (
     ENERGY,
     FLOW,
@@ -540,6 +541,29 @@ def test_exercise_where_training_starts():
     assert all(start(p.name, TAU) > start("edm", TAU) for p in POINTWISE)
     closed = [math.log1p(math.exp(k)) - 0.75 / (1 + math.exp(-k)) for k in (10.0, -8.0)]
     assert abs(start("velocity", TAU) - (closed[0] - closed[1]) / 2) < 1e-5
+
+
+def runs(name: str, value: Callable[[dict], object]) -> Tensor:
+    """One value of each long run with this output: a row for each seed."""
+    rows = [row for row in outputs.results()["rows"] if row["steps"] == outputs.STEPS]
+    found = [value(row) for row in rows if row["output"] == name]
+    assert len(found) == 3
+    return torch.tensor(found, dtype=FLOAT)
+
+
+def test_what_the_chapter_says_of_the_images():
+    bits = {name: runs(name, lambda row: row["bits_per_dim"]) for name in outputs.OUTPUTS}
+    errors = {name: runs(name, lambda row: row["errors"]).mean(0) for name in outputs.OUTPUTS}
+    close = [bits[name] for name in ("noise", "energy", "velocity", "flow")]
+    assert bits["image"].min() > 8  # more than a uniform distribution over the levels
+    assert errors["image"][-1] > 10 > 1 > errors["score"][-1] > 0.9
+    assert bits["score"].min() > torch.stack(close).max() + 0.3
+    means = torch.stack(close).mean(1)
+    assert means.max() - means.min() < 0.15
+    for name in ("noise", "score", "energy"):  # fragile at high noise
+        assert errors[name][0] > 1.3 * max(errors["velocity"][0], errors["flow"][0])
+    for name in ("noise", "energy", "flow"):  # and all but image and score alike at low noise
+        assert errors[name][12:].div(errors["velocity"][12:]).max() < 1.2
 
 
 def test_the_figures_of_the_chapter_can_be_drawn():
