@@ -142,6 +142,7 @@ class Adaptive(nn.Module):
     """
 
     floor = 0.01
+    extra = 10
 
     def __init__(
         self,
@@ -170,11 +171,15 @@ class Adaptive(nn.Module):
         return _from_histogram(self.base(n, generator, device, dtype), self.masses())
 
     def masses(self) -> Tensor:
-        """The probability of each bin, (bins,); one not yet visited counts as the average bin."""
-        visited = self.visits > 0
-        mean = self.total / torch.where(visited, self.visits, 1)
+        """The probability of each bin, (bins,).
+
+        To the visits of each bin come ``extra`` ones at the average cost. A bin that has met a few
+        small costs by chance would else be thought cheap, and divided by a tiny p when a large one
+        comes.
+        """
         average = self.total.sum() / self.visits.sum()
-        height = torch.where(visited, mean, average) ** (1 / self.moment)
+        mean = (self.total + self.extra * average) / (self.visits + self.extra)
+        height = mean ** (1 / self.moment)
         share = height / height.sum()
         share = torch.where(share.isfinite(), share, 1 / len(share))  # nothing seen yet, or no cost
         return (1 - self.floor) * share + self.floor / len(share)
