@@ -478,6 +478,9 @@ class TestExercises:
         assert -spread + p_w.clean * first - constant == pytest.approx(-0.9087, abs=5e-5)
         assert p_w.total == pytest.approx(0.9526, abs=5e-5)
         assert last == pytest.approx(0.1597, abs=5e-5)
+        longer = Augmentation(weighting.sigmoid(2.0)), cost_of(TWO_BUMPS, -5.0)
+        assert longer[0].expected(longer[1]).item() == pytest.approx(0.7602, abs=5e-5)
+        assert longer[0].weighted_loss(longer[1]).item() == pytest.approx(0.7567, abs=5e-5)
 
     def test_a_weight_for_uniform_noise_levels(self):
         def weight(logsnr: Tensor) -> Tensor:
