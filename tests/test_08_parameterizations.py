@@ -271,8 +271,9 @@ def test_a_walk_along_the_score_gives_the_energy_back(p):
 
 
 @pytest.mark.equation("eq-curl-free")
-def test_an_energy_has_no_curl_and_other_networks_do():
-    torch.manual_seed(0)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_an_energy_has_no_curl_and_other_networks_do(seed):
+    torch.manual_seed(seed)
     network = nets.MLP(2, hidden=16, layers=1).double()
     torch.nn.init.normal_(network.outer.weight)  # it starts at zero
     z, logsnr = torch.randn(32, 2, dtype=FLOAT), level(1.0)
@@ -556,12 +557,15 @@ def test_what_the_chapter_says_of_the_images():
     errors = {name: runs(name, lambda row: row["errors"]).mean(0) for name in outputs.OUTPUTS}
     close = [bits[name] for name in ("noise", "energy", "velocity", "flow")]
     assert bits["image"].min() > 8  # more than a uniform distribution over the levels
-    assert errors["image"][-1] > 10 > 1 > errors["score"][-1] > 0.9
+    assert errors["image"][-1] > 30 and abs(errors["score"][-1] - 0.97) < 0.005
     assert bits["score"].min() > torch.stack(close).max() + 0.3
     means = torch.stack(close).mean(1)
     assert means.max() - means.min() < 0.15
     for name in ("noise", "score", "energy"):  # fragile at high noise
         assert errors[name][0] > 1.3 * max(errors["velocity"][0], errors["flow"][0])
+    for name in ("noise", "score", "energy", "flow"):  # which costs the bound hardly anything
+        extra = (errors[name] - errors["velocity"])[:8]
+        assert torch.trapezoid(extra, outputs.LEVELS[:8].double()) / (2 * math.log(2)) < 0.02
     for name in ("noise", "energy", "flow"):  # and all but image and score alike at low noise
         assert errors[name][12:].div(errors["velocity"][12:]).max() < 1.2
 
