@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from vdm_lite import elbo, exact, gaussian, parameterization, samplers, times, training
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.exact import EIGHT_LEVELS, TWO_BUMPS
+from vdm_lite.experiments import schedules as runs
 from vdm_lite.likelihood import Discretized
 from vdm_lite.plots import noise_schedules as figures
 from vdm_lite.schedules import (
@@ -381,11 +382,11 @@ def test_training_the_interior_lowers_the_variance_and_keeps_the_ends():
     x = TWO_BUMPS.sample(20_000, torch.Generator().manual_seed(7))
     before = elbo.variance_from_moments(*MOMENTS, learned).item()
     for step in training.fit(
-        model, x, 100, batch_size=512, lr=0.1, warmup=10, ema_decay=0.98, progress=False
+        model, x, 100, batch_size=1024, lr=0.05, warmup=10, ema_decay=0.99, progress=False
     ):
         last = step.averaged.schedule
     after = elbo.variance_from_moments(*MOMENTS, last).item()
-    assert after < 64 < 76 < before < 78
+    assert after < 60 < 76 < before < 78
     assert_close(last(real(0.0, 1.0)), real(*ENDS))
 
 
@@ -475,7 +476,7 @@ class TestExercises:
         model = VariationalDiffusion(TWO_BUMPS.denoise, schedule, parameterization.IMAGE)
         generator = torch.Generator().manual_seed(7)
         optimizer = torch.optim.Adam(schedule.parameters(), lr=0.1)
-        for _ in range(100):
+        for _ in range(200):
             loss = model.loss(TWO_BUMPS.sample(512, generator), generator=generator)
             optimizer.zero_grad()
             loss.square().mean().backward()
@@ -485,7 +486,7 @@ class TestExercises:
             assert_close(schedule(real(0.0, 1.0)), real(*ENDS))
             assert 39 < variance < 77
         else:
-            assert schedule(real(0.0)) < 6 and variance < 39
+            assert 3 < schedule(real(0.0)) < 7 and 15 < variance < 31
 
     def test_flow_matching_has_the_heavier_tails(self):
         mass = 1 / (1 + math.exp(-4)) - 1 / (1 + math.exp(5))
@@ -541,6 +542,56 @@ class TestExercises:
         best = 0.5 * math.log((1 + v) ** 2 - RHO**2 * v**2)
         assert cost - best == pytest.approx(-0.5 * math.log(1 - RHO**2), abs=1e-4)
         assert round(-0.5 * math.log(1 - RHO**2), 2) == 0.83
+
+
+class TestImages:
+    """What the chapter says about the shipped rows: four schedules, three seeds each."""
+
+    @staticmethod
+    def column(key: str) -> dict[str, Tensor]:
+        rows = [row for row in runs.results()["rows"] if row["steps"] == runs.STEPS]
+        names = runs.SCHEDULES
+        return {n: real(*(row[key] for row in rows if row["schedule"] == n)) for n in names}
+
+    def test_four_schedules_do_not_train_the_same_network(self):
+        bounds = self.column("bits_per_dim")
+        errors = {name: bound.std() / math.sqrt(3) for name, bound in bounds.items()}
+        printed = {"learned": 4.138, "linear": 4.153, "cosine": 4.457, "beta-linear": 4.631}
+        assert {name: round(b.mean().item(), 3) for name, b in bounds.items()} == printed
+        for name, worse in (("cosine", 0.30), ("beta-linear", 0.48)):
+            difference = bounds[name].mean() - bounds["linear"].mean()
+            assert round(difference.item(), 2) == worse
+            assert difference > 10 * torch.hypot(errors[name], errors["linear"])
+        ahead = bounds["linear"] - bounds["learned"]
+        assert (ahead > 0).all() and round(ahead.mean().item(), 3) == 0.015
+        assert ahead.mean() < torch.hypot(errors["linear"], errors["learned"])
+
+    def test_each_network_has_the_variance_of_its_schedule(self):
+        variances = {name: v.mean().item() for name, v in self.column("variance").items()}
+        assert round(variances["learned"], 2) == 2.57 and round(variances["linear"], 1) == 13.0
+        assert 1300 < variances["cosine"] < 1400 and 17_000 < variances["beta-linear"] < 18_500
+        times = {name: part.mean() for name, part in self.column("times").items()}
+        assert times["learned"] < times["linear"] / 10
+
+    def test_the_learned_curves_keep_the_ends(self):
+        rows = [row for row in runs.results()["rows"] if row["schedule"] == "learned"]
+        for row in rows:
+            curve = real(*row["curve"])
+            assert_close(curve[[0, -1]], real(13.3, -5.0), rtol=1e-6, atol=0)
+            assert (curve.diff() < 0).all()
+
+
+def test_most_batches_under_a_steep_schedule_are_too_good():
+    """A noise error that grows with the level, as that of a small network does."""
+    offsets, limit = (torch.arange(4000, dtype=FLOAT)[:, None] + 0.5) / 4000, 98 * 18.3 / 2
+    share = {}
+    for kind in (Linear, BetaLinear):
+        logsnr, slope = rate(kind(), (offsets + torch.arange(64)).flatten() / 64)
+        losses = -0.5 * slope * 196 * (logsnr + 5) / 18.3
+        batches = losses.view(4000, 64).mean(1)
+        assert batches.mean().item() == pytest.approx(limit, rel=5e-3)
+        share[kind] = (batches < 0.8 * limit).double().mean().item()
+    assert share[Linear] == 0 and share[BetaLinear] > 0.75
 
 
 def test_the_figures_draw_what_they_are_given():
