@@ -139,7 +139,7 @@ def test_the_moments_of_the_toy_are_those_written_out_here():
     some = slice(None, None, 24)
     snr = LEVELS[some].exp()
     assert_close(snr * TWO_BUMPS.mmse(LEVELS[some]), m[some], rtol=1e-6, atol=0)
-    assert_close(snr**2 * TWO_BUMPS.fourth_moment(LEVELS[some]), fourth[some], rtol=3e-4, atol=0)
+    assert_close(snr**2 * TWO_BUMPS.fourth_moment(LEVELS[some]), fourth[some], rtol=2e-6, atol=0)
 
 
 @pytest.mark.equation("eq-low-discrepancy")
@@ -270,13 +270,13 @@ def five() -> dict[str, Callable[..., Times]]:
 
 
 def test_five_samplers_have_one_mean_and_their_own_variance():
-    expected = (1.1968, 1.0195, 1.0180, 0.7028, 0.5955)  # for a batch of 64
+    expected = (1.1968, 1.0195, 1.0180, 0.7031, 0.5955)  # for a batch of 64
     for (name, sampler), total in zip(five().items(), expected, strict=True):
         losses = batch_losses(sampler, 2000)
         squares = (losses - losses.mean()) ** 2
         bars = [4 * value.std() / math.sqrt(len(losses)) for value in (losses, squares)]
         assert abs(losses.mean() - toy_loss()) < bars[0] < 0.12, name
-        assert abs(squares.mean() - total) < bars[1] < 0.25, name
+        assert abs(squares.mean() - total) < bars[1] < total / 2, name
 
 
 def parts_of_a_batch(density: Callable[[Tensor], Tensor], k: int = 64) -> tuple[float, float]:
@@ -298,7 +298,7 @@ def test_the_exact_table_of_the_five_samplers():
     for density, (of_times, rest) in printed.items():
         parts = parts_of_a_batch(density)
         assert f"{parts[0]:.4f}" == of_times
-        assert parts[1] == pytest.approx(float(rest), abs=1.5e-3)
+        assert parts[1] == pytest.approx(float(rest), abs=5e-4)
 
 
 @pytest.mark.equation("eq-importance-variance")
@@ -317,6 +317,13 @@ def test_a_schedule_is_an_importance_density(kind, printed):
     assert_close(variance(p, weight(LEVELS)), weighted, rtol=1e-3, atol=0)
 
 
+def trusting(**settings) -> Adaptive:
+    """An adaptive sampler without presumed visits: the averages alone."""
+    sampler = Adaptive(**settings)
+    sampler.extra = 0
+    return sampler
+
+
 @pytest.mark.equation("eq-adaptive")
 def test_the_adaptive_density_makes_the_loss_flat():
     m, _ = noise_moments()
@@ -326,7 +333,7 @@ def test_the_adaptive_density_makes_the_loss_flat():
     t, p = sampler(n)
     assert_close(mean_loss(t) / p, toy_loss().expand(n), rtol=0.02, atol=0)
     assert ((mean_square(t) / p**2).mean() - toy_loss() ** 2).item() == pytest.approx(45, abs=0.05)
-    learned = Adaptive(bins=50, moment=1)
+    learned = trusting(bins=50, moment=1)
     t = (torch.arange(5000, dtype=FLOAT) + 0.5) / 5000
     learned.observe(t, mean_loss(t))  # what every bin costs on average
     share = mean_loss(t).view(50, -1).mean(1)
@@ -350,7 +357,7 @@ def test_the_root_mean_square_gives_the_least_variance():
     sampler = Importance(times.normalized(rms_error, LINE), LINE, base=even_grid(n))
     t, p = sampler(n)
     assert ((mean_square(t) / p**2).mean() - toy_loss() ** 2).item() == pytest.approx(39, abs=0.05)
-    learned = Adaptive(bins=50, moment=2)
+    learned = trusting(bins=50, moment=2)
     t = (torch.arange(5000, dtype=FLOAT) + 0.5) / 5000
     learned.observe(t, mean_square(t).sqrt())
     share = mean_square(t).view(50, -1).mean(1).sqrt()
@@ -358,9 +365,13 @@ def test_the_root_mean_square_gives_the_least_variance():
 
 
 @pytest.mark.equation("eq-ema")
+@pytest.mark.equation("eq-presumed")
 @pytest.mark.parametrize("moment", [1, 2])
-def test_an_adaptive_sampler_averages_over_bins(moment):
+@pytest.mark.parametrize("presumed", [0, 10])
+def test_an_adaptive_sampler_averages_over_bins(moment, presumed):
     sampler, decay = Adaptive(bins=5, moment=moment, decay=0.9), 0.9
+    assert sampler.extra == 10
+    sampler.extra = presumed
     generator = torch.Generator().manual_seed(moment)
     totals, visits = [0.0] * 5, [0.0] * 5
     for n in (40, 7, 60):
@@ -371,7 +382,9 @@ def test_an_adaptive_sampler_averages_over_bins(moment):
         for time, value in zip(t.tolist(), cost.tolist(), strict=True):
             totals[int(5 * time)] += value**moment
             visits[int(5 * time)] += 1
-    heights = [(s / n) ** (1 / moment) for s, n in zip(totals, visits, strict=True)]
+    own = presumed * sum(totals) / sum(visits)
+    means = [(s + own) / (n + presumed) for s, n in zip(totals, visits, strict=True)]
+    heights = [mean ** (1 / moment) for mean in means]
     expected = torch.tensor([0.99 * h / sum(heights) + 0.01 / 5 for h in heights])
     assert_close(sampler.masses(), expected)
     sampler.base = even_grid(100_000)
@@ -381,17 +394,33 @@ def test_an_adaptive_sampler_averages_over_bins(moment):
     assert_close(p, 5 * expected.double()[bins], rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize(("moment", "best"), [(1, 45.0), (2, 39.0)])
-def test_adaptive_samplers_converge_on_the_toy(moment, best):
-    sampler, generator = Adaptive(moment=moment, decay=0.995), torch.Generator().manual_seed(1)
-    for _ in range(300):
-        x = TWO_BUMPS.sample(640, generator)
-        EXACT.loss(x, times=sampler, generator=generator)
+def variance_of(sampler: Adaptive) -> float:
+    """Variance of one draw with the histogram of a sampler of 100 bins, by sums over the bins."""
     t = (torch.arange(100 * 20, dtype=FLOAT) + 0.5) / 2000
     square = mean_square(t).view(100, 20).mean(1)
-    reached = (square / (100 * sampler.masses())).mean() - toy_loss() ** 2
-    assert reached.item() == pytest.approx(best, rel=0.06)
+    return ((square / (100 * sampler.masses())).mean() - toy_loss() ** 2).item()
+
+
+def learn(sampler: Adaptive, updates: int, batch: int, seed: int) -> float:
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(updates):
+        EXACT.loss(TWO_BUMPS.sample(batch, generator), times=sampler, generator=generator)
+    return variance_of(sampler)
+
+
+@pytest.mark.parametrize(("moment", "best"), [(1, 45.0), (2, 39.0)])
+def test_adaptive_samplers_converge_on_the_toy(moment, best):
+    """The averages alone come near the target; presumed visits keep them off."""
+    sampler = trusting(moment=moment)
+    assert learn(sampler, 300, 640, seed=1) == pytest.approx(best, rel=0.05)
     assert batch_losses(sampler.eval(), 1500).mean().item() == pytest.approx(3.797, abs=0.1)
+    assert learn(Adaptive(moment=moment), 300, 640, seed=1) == pytest.approx(1.07 * best, rel=0.08)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_presumed_visits_make_the_start_safe(seed):
+    assert learn(trusting(), 10, 64, seed) > 1.5 * 76.6
+    assert learn(Adaptive(), 10, 64, seed) < 76.6
 
 
 class TestTheFirstVersionsOptimalDensity:
@@ -458,8 +487,8 @@ class TestExercises:
         closed = integral((self.fourth - self.m**2).sqrt()) ** 2 / 4 / 64
         of_times, rest = parts_of_a_batch(deviation)
         assert closed.item() == pytest.approx(0.5910, abs=5e-5)
-        assert rest == pytest.approx(0.5910, abs=1e-3)
-        assert of_times + rest == pytest.approx(0.5932, abs=1.5e-3)
+        assert rest == pytest.approx(0.5910, abs=1e-4)
+        assert of_times + rest == pytest.approx(0.5933, abs=1e-4)
         assert sum(parts_of_a_batch(rms_error)) > of_times + rest
 
     def test_many_coordinates(self):

@@ -72,7 +72,8 @@ def learned_densities(
         bottom.axhline(least, color=COLORS["data"], linewidth=1)
         bottom.set_xlabel("updates")
     axes[0, 0].set_ylabel("density $p(t)$")
-    axes[1, 0].set(ylabel="variance in nats$^2$", ylim=(0, None))
+    highest = max(path[:, 1].max().item() for path, _ in variances.values())
+    axes[1, 0].set(ylabel="variance in nats$^2$", ylim=(0, 1.1 * highest))
     return figure
 
 
