@@ -159,6 +159,7 @@ class Adaptive(nn.Module):
         self.moment, self.base, self.decay = moment, base, decay
         self.register_buffer("total", torch.zeros(bins))
         self.register_buffer("visits", torch.zeros(bins))
+        self.register_buffer("presumed", torch.tensor(float(self.extra)))
 
     def forward(
         self,
@@ -173,12 +174,13 @@ class Adaptive(nn.Module):
     def masses(self) -> Tensor:
         """The probability of each bin, (bins,).
 
-        To the visits of each bin come ``extra`` ones at the average cost. A bin that has met a few
-        small costs by chance would else be thought cheap, and divided by a tiny p when a large one
-        comes.
+        Each bin starts with ``extra`` presumed visits at the average cost, forgotten like the real
+        ones (eq-presumed). A bin that has met a few small costs by chance would else be thought
+        cheap, and divided by a tiny p when a large one comes.
         """
         average = self.total.sum() / self.visits.sum()
-        mean = (self.total + self.extra * average) / (self.visits + self.extra)
+        weight = self.visits + self.presumed
+        mean = (self.total + self.presumed * average) / weight.clamp(min=1e-30)
         height = mean ** (1 / self.moment)
         share = height / height.sum()
         share = torch.where(share.isfinite(), share, 1 / len(share))  # nothing seen yet, or no cost
@@ -202,6 +204,7 @@ class Adaptive(nn.Module):
             torch.distributed.all_reduce(seen)  # every process keeps the same density
         self.total.mul_(self.decay).add_(seen[0])
         self.visits.mul_(self.decay).add_(seen[1])
+        self.presumed.mul_(self.decay)
 
 
 class AcrossRanks(nn.Module):
