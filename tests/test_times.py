@@ -197,6 +197,14 @@ def test_adaptive_is_uniform_at_first_and_ten_visits_are_presumed():
     torch.testing.assert_close(sampler.masses(), want)
 
 
+def test_a_bin_without_any_visits_costs_the_average():
+    sampler = Adaptive(bins=4)
+    sampler.presumed.zero_()
+    sampler.observe(torch.tensor([0.1, 0.3]), torch.tensor([1.0, 3.0]))
+    want = 0.99 * torch.tensor([1.0, 3.0, 2.0, 2.0]) / 8 + 0.01 / 4
+    torch.testing.assert_close(sampler.masses(), want)
+
+
 @pytest.mark.parametrize("moment", [1, 2])
 def test_an_adaptive_sampler_is_never_much_worse_than_uniform(moment):
     """Not even after a few small batches: its variance on the toy, by sums over the bins."""

@@ -180,7 +180,8 @@ class Adaptive(nn.Module):
         """
         average = self.total.sum() / self.visits.sum()
         weight = self.visits + self.presumed
-        mean = (self.total + self.presumed * average) / weight.clamp(min=1e-30)
+        mean = (self.total + self.presumed * average) / weight
+        mean = torch.where(weight > 0, mean, average)  # all visits are forgotten
         height = mean ** (1 / self.moment)
         share = height / height.sum()
         share = torch.where(share.isfinite(), share, 1 / len(share))  # nothing seen yet, or no cost
