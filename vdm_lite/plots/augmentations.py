@@ -9,10 +9,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vdm_lite.augmentation import Augmentation
-from vdm_lite.plots.base import COLORS, image_grid
+from vdm_lite.plots.base import COLORS, LEVEL, image_grid
 from vdm_lite.weighting import Weighting
-
-LEVEL = "log SNR $\\lambda$"
 
 
 def running_cost(

@@ -34,6 +34,8 @@ ELBO_COLORS = {
     "reconstruction": COLORS["likelihood"],
     "diffusion": COLORS["latent"],
 }
+LEVEL = "log SNR $\\lambda$"  # the label of the axis of noise levels
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))  # for curves side by side
 STYLE = {
     "figure.figsize": (6.4, 3.4),
     "figure.dpi": 150,

@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from vdm_lite import schedules
 from vdm_lite.elbo import diffusion_from_mmse
-from vdm_lite.plots.base import COLORS, shades
+from vdm_lite.plots.base import COLORS, LEVEL, LINES, shades
 from vdm_lite.schedules import Schedule
 
 Curve = Callable[[Tensor], Tensor]
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
 def times_and_levels(shown: Mapping[str, Schedule]) -> Figure:
@@ -26,7 +26,7 @@ def times_and_levels(shown: Mapping[str, Schedule]) -> Figure:
         logsnr, slope = (value.detach() for value in schedules.rate(schedule, inside))
         right.plot(logsnr, -1 / slope, linestyle=line, color=ink)
     left.set(xlabel="$t$", ylabel="log SNR $\\lambda_t$")
-    right.set(xlabel="log SNR $\\lambda$", ylabel="$p(\\lambda)$", ylim=(0, 0.25))
+    right.set(xlabel=LEVEL, ylabel="$p(\\lambda)$", ylim=(0, 0.25))
     figure.legend(loc="outside upper center", ncols=3)
     return figure
 
@@ -41,14 +41,9 @@ def same_area(error: Curve, shown: Mapping[str, Schedule], height: float | None 
     size = (7, 2.3 * rows + 0.3)
     figure, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True)
     limit = diffusion_from_mmse(error, next(iter(shown.values()))).item()
-    t = torch.linspace(1e-4, 1 - 1e-4, 801).double()
     for ax, (name, schedule) in zip(axes.flat, shown.items(), strict=True):
-        logsnr, slope = (value.detach() for value in schedules.rate(schedule, t))
-        loss = -0.5 * slope * logsnr.exp() * error(logsnr)
-        ax.fill_between(t, loss, color=COLORS["posterior"], alpha=0.35, linewidth=0)
-        ax.plot(t, loss, color=COLORS["posterior"])
-        ax.axhline(limit, color=COLORS["data"], linestyle=":", linewidth=1.2)
-        ax.set(title=name, ylim=(0, height), xlim=(0, 1), xticks=[0, 1])
+        _mean_loss(ax, error, schedule, limit)
+        ax.set(title=name, ylim=(0, height))
     for ax in axes.flat[-columns:]:
         ax.set_xlabel("$t$")
     figure.supylabel("mean loss in nats", fontsize=10)
@@ -77,7 +72,7 @@ def learned_density(best: Tensor, logsnr: Tensor, shown: Mapping[str, Schedule])
     for (name, schedule), (ink, line) in zip(shown.items(), styles, strict=False):
         with torch.no_grad():
             ax.plot(logsnr, schedules.density(schedule, logsnr), line, color=ink, label=name)
-    ax.set(xlabel="log SNR $\\lambda$", ylabel="$p(\\lambda)$", ylim=(0, None))
+    ax.set(xlabel=LEVEL, ylabel="$p(\\lambda)$", ylim=(0, None))
     ax.legend()
     return figure
 
@@ -108,16 +103,22 @@ def drawn(error: Curve, shown: Mapping[str, tuple[Schedule, float]]) -> Figure:
     shared = {"sharex": True, "sharey": "row", "squeeze": False}
     figure, axes = plt.subplots(2, len(shown), figsize=(7.2, 4), **shared)
     limit = diffusion_from_mmse(error, next(iter(shown.values()))[0]).item()
-    t = torch.linspace(1e-4, 1 - 1e-4, 801).double()
     for (top, bottom), (name, (schedule, variance)) in zip(axes.T, shown.items(), strict=True):
-        logsnr, slope = (value.detach() for value in schedules.rate(schedule, t))
-        loss = -0.5 * slope * logsnr.exp() * error(logsnr)
-        top.plot(t, logsnr, color=COLORS["latent"])
+        top.plot(*_mean_loss(bottom, error, schedule, limit), color=COLORS["latent"])
         top.set_title(f"{name}\nvariance {variance:.{0 if variance > 100 else 1}f}")
-        bottom.fill_between(t, loss, color=COLORS["posterior"], alpha=0.35, linewidth=0)
-        bottom.plot(t, loss, color=COLORS["posterior"])
-        bottom.axhline(limit, color=COLORS["data"], linestyle=":", linewidth=1.2)
-        bottom.set(xlabel="$t$", ylim=(0, 4 * limit), xlim=(0, 1), xticks=[0, 1])
+        bottom.set(xlabel="$t$", ylim=(0, 4 * limit))
     axes[0, 0].set_ylabel("log SNR $\\lambda_t$")
     axes[1, 0].set_ylabel("mean loss in nats")
     return figure
+
+
+def _mean_loss(ax: Axes, error: Curve, schedule: Schedule, limit: float) -> tuple[Tensor, Tensor]:
+    """The mean one-sample loss over time, above a dotted line at ``limit``; times and levels."""
+    t = torch.linspace(1e-4, 1 - 1e-4, 801).double()
+    logsnr, slope = (value.detach() for value in schedules.rate(schedule, t))
+    loss = -0.5 * slope * logsnr.exp() * error(logsnr)
+    ax.fill_between(t, loss, color=COLORS["posterior"], alpha=0.35, linewidth=0)
+    ax.plot(t, loss, color=COLORS["posterior"])
+    ax.axhline(limit, color=COLORS["data"], linestyle=":", linewidth=1.2)
+    ax.set(xlim=(0, 1), xticks=[0, 1])
+    return t, logsnr

@@ -19,7 +19,7 @@ from vdm_lite.parameterization import (
     solve,
     target,
 )
-from vdm_lite.plots.base import COLORS, shades
+from vdm_lite.plots.base import COLORS, LEVEL, shades
 
 Amplification = Callable[[Parameterization, Tensor], Tensor]
 LINES = {
@@ -86,7 +86,7 @@ def amplifications(
             width = 4 if p.name == "noise" else 2  # it shows behind the score
             curve = factor(p, logsnr)
             ax.semilogy(logsnr, curve, line, color=color, label=p.name, linewidth=width)
-        ax.set(title=title, xlabel="log SNR $\\lambda$")
+        ax.set(title=title, xlabel=LEVEL)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(outputs))
     return figure
@@ -94,23 +94,23 @@ def amplifications(
 
 def excess_curves(levels: Tensor, curves: Mapping[str, Tensor]) -> Figure:
     """Excess noise error of trained networks against the log SNR, a curve for each output."""
-    figure, ax = plt.subplots(figsize=(6.4, 3.6))
-    for name, curve in curves.items():
-        color, line = LINES[name]
-        ax.semilogy(levels, curve, line, color=color, label=name)
-    ax.set(xlabel="log SNR $\\lambda$", ylabel="excess of $||\\epsilon-\\hat\\epsilon||^2$")
-    ax.legend(ncols=2)
-    return figure
+    return _by_output(levels, curves, "excess of $||\\epsilon-\\hat\\epsilon||^2$")
 
 
 def relative_errors(levels: Tensor, errors: Mapping[str, Tensor]) -> Figure:
     """Errors at ``levels``, each over the least of all outputs there, against the log SNR."""
-    figure, ax = plt.subplots(figsize=(6.4, 3.6))
     least = torch.stack(list(errors.values())).amin(0)
-    for name, error in errors.items():
+    ratios = {name: error / least for name, error in errors.items()}
+    return _by_output(levels, ratios, "error over the least")
+
+
+def _by_output(levels: Tensor, curves: Mapping[str, Tensor], quantity: str) -> Figure:
+    """A curve for each output against the log SNR, on a logarithmic axis."""
+    figure, ax = plt.subplots(figsize=(6.4, 3.6))
+    for name, curve in curves.items():
         color, line = LINES[name]
-        ax.semilogy(levels, error / least, line, color=color, label=name)
-    ax.set(xlabel="log SNR $\\lambda$", ylabel="error over the least")
+        ax.semilogy(levels, curve, line, color=color, label=name)
+    ax.set(xlabel=LEVEL, ylabel=quantity)
     ax.legend(ncols=2)
     return figure
 
@@ -164,7 +164,7 @@ def explorer(
     figure.legend(*axes["image"].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     for title, factor in factors.items():
         picture = _map(axes[title], outputs, factor)
-        axes[title].set(title=title, xlabel="log SNR $\\lambda$")
+        axes[title].set(title=title, xlabel=LEVEL)
     maps = [axes[title] for title in factors]
     figure.colorbar(picture, ax=maps, label="amplification", extend="both")
     return figure

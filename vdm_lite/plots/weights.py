@@ -13,12 +13,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vdm_lite import quadrature
-from vdm_lite.plots.base import COLORS, image_grid, shades
+from vdm_lite.plots.base import COLORS, LEVEL, LINES, image_grid, shades
 from vdm_lite.schedules import density
 from vdm_lite.weighting import Recipe, is_monotone
-
-LEVEL = "log SNR $\\lambda$"
-STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
 
 def pieces(logsnr: Tensor, p: Tensor, ratio: Tensor, w: Tensor, ax: Axes | None = None) -> Axes:
@@ -39,7 +36,7 @@ def monotone_and_not(recipes: Mapping[str, Recipe]) -> Figure:
     for ax, falls in zip(axes, (True, False), strict=True):
         shown = {n: r.weight(logsnr) for n, r in recipes.items() if is_monotone(r.weight) is falls}
         colors = shades(len(shown))
-        for (name, w), style, color in zip(shown.items(), STYLES, colors, strict=False):
+        for (name, w), style, color in zip(shown.items(), LINES, colors, strict=False):
             ax.semilogy(logsnr, w / w.max(), color=color, linestyle=style, label=name)
         ax.set(title="never rise" if falls else "rise, then fall", xlabel=LEVEL, ylim=(1e-5, 1.5))
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
@@ -101,7 +98,7 @@ def excess_curves(logsnr: Tensor, networks: Mapping[int, Mapping[str, Tensor]]) 
     """One panel a number of units: the excess noise error (N,) of the networks by their weight."""
     figure, axes = plt.subplots(1, len(networks), figsize=(7, 3.2), sharey=True)
     for ax, (units, curves) in zip(axes, networks.items(), strict=True):
-        for (name, curve), style in zip(curves.items(), STYLES, strict=False):
+        for (name, curve), style in zip(curves.items(), LINES, strict=False):
             ax.semilogy(logsnr, curve, style, color=COLORS["network"], label=name)
         ax.set(title=f"{units} units", xlabel=LEVEL, ylim=(1e-7, 2))
     axes[0].set_ylabel("$E\\,(\\hat\\epsilon-\\epsilon^*)^2$")
