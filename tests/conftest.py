@@ -2,9 +2,12 @@
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from types import ModuleType
+from typing import Any
 
+import browsing
 import hypothesis
 import pytest
 import torch
@@ -38,3 +41,58 @@ def referee() -> Callable[[str], ModuleType]:
         return importlib.import_module(name)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One headless Chromium for all tests of a process."""
+    if not browsing.CHROMIUM:
+        missing("no chromium or google-chrome on this machine")
+    with browsing.launch() as chromium:
+        yield chromium
+
+
+@pytest.fixture(scope="session")
+def widget_server() -> Iterator[Any]:
+    """Serve the widgets' modules, and pages made by the tests."""
+    with browsing.serve(browsing.ROOT / "vdm_lite") as server:
+        server.pages["/blank.html"] = browsing.PAGE.format(theme="light", background="", body="")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def javascript(browser: Any, widget_server: Any) -> Iterator[Callable[..., list]]:
+    """Call an exported function of a widget's module in the browser, once for each arguments."""
+    page = browser.new_page()
+    page.goto(widget_server.address + "blank.html")
+
+    def call(module: str, name: str, calls: list[list]) -> list:
+        return page.evaluate(browsing.CALL, [f"/widgets/{module}.js", name, calls])
+
+    yield call
+    page.close()
+
+
+@pytest.fixture
+def show(browser: Any, widget_server: Any) -> Iterator[Callable[..., browsing.Shown]]:
+    """Show a widget on a page of its own, as the website does."""
+    contexts, numbers = [], count()
+
+    def open_widget(
+        widget: Any,
+        theme: str = "light",
+        viewport: dict[str, int] = browsing.DESKTOP,
+        link: str = "",
+        **context: Any,
+    ) -> browsing.Shown:
+        name = f"page{next(numbers)}.html"
+        background = "#15181d" if theme == "dark" else "#ffffff"
+        widget_server.pages[f"/{name}"] = browsing.PAGE.format(
+            theme=theme, background=background, body=widget.html()
+        )
+        contexts.append(browser.new_context(viewport=viewport, **context))
+        return browsing.Shown(contexts[-1], widget_server.address + name + link)
+
+    yield open_widget
+    for each in contexts:
+        each.close()

@@ -1,41 +1,24 @@
 """The built site in headless Chromium: console, requests, mathematics, links, phones, themes."""
 
 import functools
-import http.server
-import shutil
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
+from browsing import DESKTOP, PHONE, SITE, Visit, serve
 from bs4 import BeautifulSoup
 from conftest import missing
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-SITE = Path(__file__).parents[1] / "_build" / "html"
 PAGES = sorted(
     path.relative_to(SITE).as_posix()
     for path in SITE.rglob("*.html")
     if path.relative_to(SITE).parts[0] not in ("_static", "_sources")
 )
 CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), ""
-)
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-CALM = "() => window.MathJax?.startup?.promise ?? true"
 
 every_page = pytest.mark.parametrize("page", PAGES or ["index.html"])
 every_chapter = pytest.mark.parametrize("page", CHAPTERS or ["notebooks/"])
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serve files without a log."""
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -43,48 +26,8 @@ def address() -> Iterator[str]:
     """Serve the site on this machine."""
     if not PAGES:
         missing("there is no site yet: make book")
-    handler = functools.partial(Quiet, directory=SITE)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Start one browser for all pages."""
-    if not CHROMIUM:
-        missing("no chromium or google-chrome on this machine")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
-
-
-class Visit:
-    """One opened page, and what it complained of or asked for on the way."""
-
-    def __init__(self, page: Page, address: str, path: str) -> None:
-        self.page = page
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        page.on("console", self.listen)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.on("requestfailed", self.refuse)
-        page.goto(address + path, wait_until="load")
-        page.wait_for_load_state("networkidle")
-        page.evaluate(CALM)
-
-    def refuse(self, request: object) -> None:
-        """Keep failed requests; one that the browser drops as the page leads on is no failure."""
-        if request.failure != "net::ERR_ABORTED":
-            self.complaints.append(request.url)
-
-    def listen(self, message: object) -> None:
-        """Keep warnings and errors; the theme's own log lines are no complaint."""
-        if message.type in ("warning", "error"):
-            self.complaints.append(message.text)
+    with serve(SITE) as server:
+        yield server.address
 
 
 @pytest.fixture
@@ -94,7 +37,7 @@ def visit(browser: Browser, address: str) -> Iterator:
 
     def open_page(path: str, viewport: dict = DESKTOP, theme: str = "light") -> Visit:
         contexts.append(browser.new_context(viewport=viewport, color_scheme=theme))
-        return Visit(contexts[-1].new_page(), address, path)
+        return Visit(contexts[-1].new_page(), address + path)
 
     yield open_page
     for context in contexts:
