@@ -110,8 +110,9 @@ class Widget(anywidget.AnyWidget):
     _title = traitlets.Unicode().tag(sync=True)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        cls._esm = bundle(cls.module)
-        cls._css = (FOLDER / "widget.css").read_text()
+        if "module" in vars(cls):  # traitlets makes further subclasses, which inherit both
+            cls._esm = bundle(cls.module)
+            cls._css = (FOLDER / "widget.css").read_text()
         super().__init_subclass__(**kwargs)
 
     def __init__(self, **values: Any) -> None:

@@ -167,7 +167,7 @@ export class Chart {
     const { left, top, width, height } = this.box;
     const { x, y } = this.options;
     const bottom = top + height;
-    const across = x.ticks ?? ticks(...this.ranges.x, Math.max(3, Math.round(width / 70)), x.log);
+    const across = x.ticks ?? ticks(...this.ranges.x, Math.max(4, Math.round(width / 60)), x.log);
     const up = y.ticks ?? ticks(...this.ranges.y, Math.max(2, Math.round(height / 40)), y.log);
     const parts = [`<line class="vdm-axis" x1="${left}" x2="${left + width}" y1="${bottom}" y2="${bottom}"/>`];
     for (const value of across) {

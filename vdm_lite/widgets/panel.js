@@ -14,7 +14,7 @@ export function panel(model, el) {
 export function readNumber(typed, field) {
   const cleaned = typed.trim().replace(",", ".").replace("−", "-");
   const value = Number(cleaned);
-  const range = `from ${field.low} to ${field.high}`;
+  const range = `from ${numberText(field.low)} to ${numberText(field.high)}`;
   if (cleaned === "" || Number.isNaN(value)) return { problem: `“${typed}” is not a number ${range}` };
   if (field.kind === "whole" && !Number.isInteger(value)) return { problem: `${typed} is not a whole number` };
   if (value < field.low || value > field.high) return { problem: `${typed} is not in the range ${range}` };
