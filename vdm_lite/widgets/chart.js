@@ -93,7 +93,10 @@ function tickLabel(value, log) {
   return String(value).replace("-", "−");
 }
 
-/** One chart. `options`: {label, x: {label, range, log, ticks: [values]}, y: {…}, height, wide}. */
+/**
+ * One chart. `options`: {label, x: {label, range, log, ticks: [values]}, y: {…}, height, wide};
+ * y.names says what stands at the ticks 0, 1, … of a y axis that is a list of rows.
+ */
 export class Chart {
   constructor(options) {
     this.options = { height: 220, ...options };
@@ -178,7 +181,7 @@ export class Chart {
     for (const value of up) {
       const at = this.pixel("y", value);
       parts.push(`<line class="vdm-grid" x1="${left}" x2="${left + width}" y1="${at}" y2="${at}"/>
-        <text x="${left - 6}" y="${at + 4}" text-anchor="end">${tickLabel(value, y.log)}</text>`);
+        <text x="${left - 6}" y="${at + 4}" text-anchor="end">${y.names?.[value] ?? tickLabel(value, y.log)}</text>`);
     }
     parts.push(`<text class="vdm-label" x="${left + width / 2}" y="${bottom + 34}"
       text-anchor="middle">${escapeText(x.label)}</text>
