@@ -89,7 +89,8 @@ export function ticks(low, high, count, log = false) {
 }
 
 function tickLabel(value, log) {
-  if (log && (value >= 1e4 || value < 1e-2)) return `10${superscript(Math.round(Math.log10(value)))}`;
+  if (log && (value >= 1e4 || value < 1e-2))
+    return `10${superscript(Math.round(Math.log10(value)))}`;
   return String(value).replace("-", "−");
 }
 
@@ -151,9 +152,7 @@ export class Chart {
   pixel(axis, value) {
     const [low, high] = this.ranges[axis];
     const log = this.options[axis].log;
-    const share = log
-      ? Math.log(value / low) / Math.log(high / low)
-      : (value - low) / (high - low);
+    const share = log ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low);
     const { left, top, width, height } = this.box;
     return axis === "x" ? left + share * width : top + (1 - share) * height;
   }
@@ -172,7 +171,9 @@ export class Chart {
     const bottom = top + height;
     const across = x.ticks ?? ticks(...this.ranges.x, Math.max(4, Math.round(width / 60)), x.log);
     const up = y.ticks ?? ticks(...this.ranges.y, Math.max(2, Math.round(height / 40)), y.log);
-    const parts = [`<line class="vdm-axis" x1="${left}" x2="${left + width}" y1="${bottom}" y2="${bottom}"/>`];
+    const parts = [
+      `<line class="vdm-axis" x1="${left}" x2="${left + width}" y1="${bottom}" y2="${bottom}"/>`,
+    ];
     for (const value of across) {
       const at = this.pixel("x", value);
       parts.push(`<line class="vdm-axis" x1="${at}" x2="${at}" y1="${bottom}" y2="${bottom + 4}"/>
@@ -194,7 +195,8 @@ export class Chart {
     const stroke = `fill:none;stroke:${paint};stroke-width:${mark.width ?? 2}`;
     const dash = mark.dash ? ` stroke-dasharray="${mark.dash}"` : "";
     const fill = `fill:${this.fill(mark, paint)};fill-opacity:${mark.opacity ?? (mark.hatch ? 1 : 0.35)}`;
-    if (mark.kind === "line") return `<path d="${this.path(mark.xs, mark.ys)}" style="${stroke}"${dash}/>`;
+    if (mark.kind === "line")
+      return `<path d="${this.path(mark.xs, mark.ys)}" style="${stroke}"${dash}/>`;
     if (mark.kind === "area") return `<path d="${this.outline(mark)}" style="${fill}"/>`;
     if (mark.kind === "bars") return mark.rectangles.map((r) => this.rectangle(r, fill)).join("");
     if (mark.kind === "rule") return this.crossing(mark.place, stroke, dash);
@@ -267,10 +269,14 @@ export class Chart {
 
   writeLegend() {
     const named = this.marks.filter((mark) => mark.label);
-    const written = JSON.stringify(named.map(({ label, kind, color, dash, hatch }) => [label, kind, color, dash, hatch]));
+    const written = JSON.stringify(
+      named.map(({ label, kind, color, dash, hatch }) => [label, kind, color, dash, hatch]),
+    );
     if (written === this.written) return;
     this.written = written;
-    this.legend.innerHTML = named.map((mark) => `<span>${this.swatch(mark)}${escapeText(mark.label)}</span>`).join("");
+    this.legend.innerHTML = named
+      .map((mark) => `<span>${this.swatch(mark)}${escapeText(mark.label)}</span>`)
+      .join("");
   }
 
   swatch(mark) {

@@ -10,7 +10,8 @@ class Model {
   set(name, value) {
     if (JSON.stringify(this.state[name]) === JSON.stringify(value)) return;
     this.state[name] = value;
-    for (const [event, call] of [...this.calls]) if (event === "change" || event === `change:${name}`) call();
+    for (const [event, call] of [...this.calls])
+      if (event === "change" || event === `change:${name}`) call();
   }
   save_changes() {}
   on(event, call) {

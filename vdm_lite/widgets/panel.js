@@ -15,9 +15,12 @@ export function readNumber(typed, field) {
   const cleaned = typed.trim().replace(",", ".").replace("−", "-");
   const value = Number(cleaned);
   const range = `from ${numberText(field.low)} to ${numberText(field.high)}`;
-  if (cleaned === "" || Number.isNaN(value)) return { problem: `“${typed}” is not a number ${range}` };
-  if (field.kind === "whole" && !Number.isInteger(value)) return { problem: `${typed} is not a whole number` };
-  if (value < field.low || value > field.high) return { problem: `${typed} is not in the range ${range}` };
+  if (cleaned === "" || Number.isNaN(value))
+    return { problem: `“${typed}” is not a number ${range}` };
+  if (field.kind === "whole" && !Number.isInteger(value))
+    return { problem: `${typed} is not a whole number` };
+  if (value < field.low || value > field.high)
+    return { problem: `${typed} is not in the range ${range}` };
   return { value };
 }
 
@@ -26,7 +29,8 @@ export function writeLink(fields, state) {
   const parts = new URLSearchParams();
   for (const { name, initial } of fields) {
     const [now, first] = [state[name], initial].map((value) => JSON.stringify(value));
-    if (now !== first) parts.set(name, Array.isArray(state[name]) ? state[name].join(",") : String(state[name]));
+    if (now !== first)
+      parts.set(name, Array.isArray(state[name]) ? state[name].join(",") : String(state[name]));
   }
   return parts.toString();
 }
@@ -48,7 +52,9 @@ function readField(field, written) {
   if (field.kind === "choice") return field.options.includes(written) ? written : undefined;
   if (field.kind !== "curve") return readNumber(written, field).value;
   const numbers = written.split(",").map((part) => readNumber(part, field).value);
-  return numbers.length === field.initial.length && !numbers.includes(undefined) ? numbers : undefined;
+  return numbers.length === field.initial.length && !numbers.includes(undefined)
+    ? numbers
+    : undefined;
 }
 
 /** The places at which a slider stops: even ones, on a log scale where the field asks for it. */
@@ -57,8 +63,13 @@ export function sliderStops({ kind, low, high, step, log }) {
     const count = Math.round((high - low) / step);
     return Array.from({ length: count + 1 }, (_, k) => Number((low + k * step).toPrecision(10)));
   }
-  const stops = Array.from({ length: SLIDER_STOPS + 1 }, (_, k) => low * (high / low) ** (k / SLIDER_STOPS));
-  const rounded = stops.map((stop) => (kind === "whole" ? Math.round(stop) : Number(stop.toPrecision(3))));
+  const stops = Array.from(
+    { length: SLIDER_STOPS + 1 },
+    (_, k) => low * (high / low) ** (k / SLIDER_STOPS),
+  );
+  const rounded = stops.map((stop) =>
+    kind === "whole" ? Math.round(stop) : Number(stop.toPrecision(3)),
+  );
   return [...new Set([low, ...rounded.filter((stop) => stop > low && stop < high), high])];
 }
 
@@ -70,7 +81,9 @@ class Panel {
     this.charts = [];
     this.readouts = new Map();
     this.turn = 0;
-    this.controls = this.fields.filter(({ kind }) => kind !== "curve").map((field) => this.control(field));
+    this.controls = this.fields
+      .filter(({ kind }) => kind !== "curve")
+      .map((field) => this.control(field));
     this.build(el);
     this.follow = () => this.update();
     model.on("change", this.follow);
@@ -79,7 +92,11 @@ class Panel {
 
   build(el) {
     const title = element("p", { class: "vdm-title", id: this.key }, this.model.get("_title"));
-    const controls = element("div", { class: "vdm-controls" }, ...this.controls.map(({ box }) => box));
+    const controls = element(
+      "div",
+      { class: "vdm-controls" },
+      ...this.controls.map(({ box }) => box),
+    );
     this.stage = element("div", { class: "vdm-stage" });
     this.list = element("dl", { class: "vdm-readouts" });
     this.buttons = element("div", { class: "vdm-buttons" });
@@ -105,7 +122,11 @@ class Panel {
     for (const [name, value] of Object.entries(values)) {
       const { low, high } = this.fields.find((field) => field.name === name);
       const hold = (number) => Math.min(high, Math.max(low, number));
-      const held = Array.isArray(value) ? value.map(hold) : typeof value === "number" ? hold(value) : value;
+      const held = Array.isArray(value)
+        ? value.map(hold)
+        : typeof value === "number"
+          ? hold(value)
+          : value;
       this.model.set(name, held);
     }
     this.model.save_changes();
@@ -117,13 +138,18 @@ class Panel {
     const kinds = { choice: chooser, switch: switcher };
     const make = kinds[field.kind] ?? slider;
     const { parts, refresh } = make(field, id, (value) => this.set({ [field.name]: value }));
-    return { field, refresh, box: element("div", { class: `vdm-field vdm-${field.kind}` }, label, ...parts) };
+    return {
+      field,
+      refresh,
+      box: element("div", { class: `vdm-field vdm-${field.kind}` }, label, ...parts),
+    };
   }
 
   reset() {
     this.set(Object.fromEntries(this.fields.map(({ name, initial }) => [name, initial])));
     this.say("");
-    if (location.hash === this.hash) history.replaceState(null, "", location.pathname + location.search);
+    if (location.hash === this.hash)
+      history.replaceState(null, "", location.pathname + location.search);
   }
 
   // The link
@@ -185,11 +211,28 @@ class Panel {
   table({ label, columns }) {
     const head = element("tr", {}, ...columns.map((name) => element("th", { scope: "col" }, name)));
     const body = element("tbody");
-    const table = element("table", {}, element("caption", {}, label), element("thead", {}, head), body);
-    this.stage.append(element("div", { class: "vdm-table", tabindex: 0, role: "group", "aria-label": label }, table));
+    const table = element(
+      "table",
+      {},
+      element("caption", {}, label),
+      element("thead", {}, head),
+      body,
+    );
+    this.stage.append(
+      element(
+        "div",
+        { class: "vdm-table", tabindex: 0, role: "group", "aria-label": label },
+        table,
+      ),
+    );
     const cell = (value) => (typeof value === "number" ? format(value) : value);
     const row = ([first, ...rest]) =>
-      element("tr", {}, element("th", { scope: "row" }, cell(first)), ...rest.map((value) => element("td", {}, cell(value))));
+      element(
+        "tr",
+        {},
+        element("th", { scope: "row" }, cell(first)),
+        ...rest.map((value) => element("td", {}, cell(value))),
+      );
     return { draw: (rows) => body.replaceChildren(...rows.map(row)) };
   }
 
@@ -270,9 +313,15 @@ class Panel {
 
   /** Tell print and screen readers what the picture shows; the latter once the reader pauses. */
   speak() {
-    const said = [...this.readouts.values()].map(({ name, number, after }) =>
-      `${name.textContent} ${number.textContent}${after.textContent}`).join(", ");
-    const set = this.controls.map(({ field }) => `${field.label} ${describe(field, this.model.get(field.name))}`);
+    const said = [...this.readouts.values()]
+      .map(
+        ({ name, number, after }) =>
+          `${name.textContent} ${number.textContent}${after.textContent}`,
+      )
+      .join(", ");
+    const set = this.controls.map(
+      ({ field }) => `${field.label} ${describe(field, this.model.get(field.name))}`,
+    );
     this.settings.textContent = `Shown: ${set.join(", ")}.`;
     for (const chart of this.charts) chart.describe(said);
     clearTimeout(this.pause);
@@ -306,7 +355,12 @@ function numberText(value) {
 function slider(field, id, set) {
   const stops = sliderStops(field);
   const range = element("input", { type: "range", id, min: 0, max: stops.length - 1, step: 1 });
-  const typed = element("input", { type: "text", inputmode: "decimal", autocomplete: "off", id: `${id}-typed` });
+  const typed = element("input", {
+    type: "text",
+    inputmode: "decimal",
+    autocomplete: "off",
+    id: `${id}-typed`,
+  });
   typed.setAttribute("aria-label", `${field.label}, typed`);
   const problem = element("span", { class: "vdm-problem", role: "alert", id: `${id}-problem` });
   typed.setAttribute("aria-describedby", problem.id);
@@ -325,7 +379,10 @@ function slider(field, id, set) {
   const refresh = (value) => {
     if (value !== kept) problem.textContent = "";
     kept = value;
-    const nearest = stops.reduce((best, stop, k) => (Math.abs(stop - value) < Math.abs(stops[best] - value) ? k : best), 0);
+    const nearest = stops.reduce(
+      (best, stop, k) => (Math.abs(stop - value) < Math.abs(stops[best] - value) ? k : best),
+      0,
+    );
     range.value = String(nearest);
     range.setAttribute("aria-valuetext", describe(field, value));
     typed.value = numberText(value);
@@ -335,7 +392,11 @@ function slider(field, id, set) {
 }
 
 function chooser(field, id, set) {
-  const select = element("select", { id }, ...field.options.map((name) => element("option", { value: name }, name)));
+  const select = element(
+    "select",
+    { id },
+    ...field.options.map((name) => element("option", { value: name }, name)),
+  );
   select.addEventListener("change", () => set(select.value));
   return { parts: [select], refresh: (value) => (select.value = value) };
 }
