@@ -1,13 +1,15 @@
 """Give the pages that hold widgets what these need: one loader, one style sheet, the modules.
 
 Pages without widgets load none of it. MyST-NB would also write the whole state of every widget into
-the page, for a widget manager that these pages do not have: it is left out.
+the page, for a widget manager that these pages do not have: it is left out, as is the script of
+sphinx-design's tabs where there are none.
 """
 
 import shutil
 from pathlib import Path
 from typing import Any
 
+import rjsmin
 from docutils import nodes
 from sphinx.application import Sphinx
 
@@ -17,24 +19,33 @@ STATE = "application/vnd.jupyter.widget-state+json"
 def add_loader(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    """Link the loader and the style sheet where there is a widget, and drop the manager's state."""
-    scripts = context.get("script_files", [])
-    scripts[:] = [file for file in scripts if getattr(file, "attributes", {}).get("type") != STATE]
-    if "data-widget=" in context.get("body", ""):
+    """Link the loader and the style sheet where there is a widget; drop what nobody uses."""
+    body, scripts = context.get("body", ""), context.get("script_files", [])
+    scripts[:] = [file for file in scripts if wanted(file, body)]
+    if "data-widget=" in body:
         app.add_js_file("widgets/loader.js", type="module")
         app.add_css_file("widgets/widget.css")
 
 
+def wanted(file: Any, body: str) -> bool:
+    """Whether a page needs this script."""
+    tabs = str(getattr(file, "filename", "")).endswith("design-tabs.js")
+    if tabs and "sd-tab-set" not in body:
+        return False
+    return getattr(file, "attributes", {}).get("type") != STATE
+
+
 def copy_modules(app: Sphinx) -> None:
-    """Copy the modules of ``vdm_lite.widgets`` into the site, before checksums are taken."""
+    """Copy the modules of ``vdm_lite.widgets`` into the site, without comments and blanks."""
     if app.builder.format != "html":
         return
     target = Path(app.outdir, "_static", "widgets")
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for kind in ("*.js", "*.css"):
-        for path in Path(app.srcdir, "vdm_lite", "widgets").glob(kind):
-            shutil.copy(path, target)
+    source = Path(app.srcdir, "vdm_lite", "widgets")
+    for path in source.glob("*.js"):
+        (target / path.name).write_text(rjsmin.jsmin(path.read_text()))
+    shutil.copy(source / "widget.css", target)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
