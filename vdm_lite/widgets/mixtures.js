@@ -17,11 +17,12 @@ function mixtureAt({ weights, means, stds }, logsnr) {
   const logs = weights.map((w, k) => Math.log(w) - 0.5 * Math.log(2 * Math.PI * variances[k]));
   const gains = stds.map((std, k) => (scale * std * std) / variances[k]);
   const within = stds.map((std, k) => (std * std * noise) / variances[k]);
-  const share = weights.map(() => 0);
+  const share = new Float64Array(weights.length);
   const look = (z) => {
     let top = -Infinity;
     for (let k = 0; k < share.length; k++) {
-      share[k] = logs[k] - (0.5 * (z - centers[k]) ** 2) / variances[k];
+      const offset = z - centers[k];
+      share[k] = logs[k] - (0.5 * offset * offset) / variances[k];
       if (share[k] > top) top = share[k];
     }
     let total = 0;
@@ -68,11 +69,13 @@ export function denoise(mixture, z, logsnr) {
   return mixtureMean(components, z);
 }
 
+const mixtureNodes = { 91: normalNodes(91), 151: normalNodes(151) };
+
 /** The expectation over z_t of `of(squared offset, variance)` summed over the components. */
 function mixtureExpectation(mixture, logsnr, nodes, of) {
   const components = mixtureAt(mixture, logsnr);
   const { share, variances, centers, within, look, mean } = components;
-  const { nodes: points, weights } = normalNodes(nodes);
+  const { nodes: points, weights } = mixtureNodes[nodes];
   let total = 0;
   for (let j = 0; j < share.length; j++) {
     const std = Math.sqrt(variances[j]);
@@ -82,7 +85,8 @@ function mixtureExpectation(mixture, logsnr, nodes, of) {
       const middle = mixtureMean(components, z);
       let value = 0;
       for (let k = 0; k < share.length; k++) {
-        value += share[k] * of((mean(k, z) - middle) ** 2, within[k]);
+        const offset = mean(k, z) - middle;
+        value += share[k] * of(offset * offset, within[k]);
       }
       total += mixture.weights[j] * weights[i] * value;
     }
