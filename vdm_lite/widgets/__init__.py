@@ -3,7 +3,10 @@
 Each has traits that Python can read and set; :mod:`vdm_lite.widgets.base` says how it works.
 """
 
-ALL: tuple[type, ...] = ()
+from vdm_lite.widgets.posterior_explorer import PosteriorExplorer
+from vdm_lite.widgets.vae_gap import VaeGap
+
+ALL: tuple[type, ...] = (PosteriorExplorer, VaeGap)
 """Every widget that runs without a kernel."""
 
-__all__ = ["ALL"]
+__all__ = ["ALL", "PosteriorExplorer", "VaeGap"]

@@ -1,0 +1,134 @@
+// Chapter 4: the top-down posterior q(z_s | z_t, x), for one pixel and for an image.
+import { area, bars, line } from "./chart.js";
+import { alpha, normalDensity, posterior, removed, sigma, transition } from "./gaussian.js";
+import { generator, linspace } from "./numerics.js";
+import { panel } from "./panel.js";
+import { makeSchedule } from "./schedules.js";
+
+const POSTERIOR_STEP = 0.01; // the shortest step from s to t that the sliders allow
+const POSTERIOR_RANGE = [-3.5, 3.5];
+const POSTERIOR_SEED = 4;
+
+/** What is known of z_s, as Gaussians in z_s: from x, from z_t, and from both (eq-posterior). */
+export function posteriorPixel(x, z, logsnrS, logsnrT) {
+  const step = transition(logsnrS, logsnrT);
+  return {
+    prior: { mean: alpha(logsnrS) * x, variance: sigma(logsnrS) ** 2 },
+    likelihood: { mean: z / step.scale, variance: step.variance / step.scale ** 2 },
+    posterior: posterior(z, x, logsnrS, logsnrT),
+    share: removed(logsnrS, logsnrT), // of the precision, from x; the rest is from z_t
+  };
+}
+
+/** z_t, mu_Q and a draw of z_s for an image (N,), given the noise in z_t and that of the draw. */
+export function posteriorImages(x, noise, fresh, logsnrS, logsnrT) {
+  const z = x.map((value, i) => alpha(logsnrT) * value + sigma(logsnrT) * noise[i]);
+  const each = x.map((value, i) => posterior(z[i], value, logsnrS, logsnrT));
+  const draw = each.map((q, i) => q.mean + Math.sqrt(q.variance) * fresh[i]);
+  return { z, mean: each.map((q) => q.mean), draw };
+}
+
+/** Gray levels 0 … 255 as numbers in (-1, 1). */
+export function levelsToPixels(levels) {
+  return levels.map((level) => (2 * (level + 0.5)) / 256 - 1);
+}
+
+/** Two times with s below t: the one that the reader did not move gives way. */
+export function timesApart(s, t, movedT) {
+  if (t - s > POSTERIOR_STEP - 1e-9) return { s, t };
+  const near = (time) => Number(time.toFixed(10));
+  return movedT ? { s: near(t - POSTERIOR_STEP), t } : { s, t: near(s + POSTERIOR_STEP) };
+}
+
+export function render({ model, el }) {
+  const ui = panel(model, el);
+  const schedule = makeSchedule("linear", 13.3, -5);
+  const curves = ui.chart({
+    label: "Three densities of the cleaner latent z at time s",
+    x: { label: "cleaner latent zₛ of one pixel", range: POSTERIOR_RANGE },
+    y: { label: "density", range: [0, 1] },
+    height: 250,
+    wide: true,
+  });
+  const balance = ui.chart({
+    label: "Who decides",
+    x: { label: "share of the posterior's precision", range: [0, 1] },
+    y: { label: "who decides?", range: [0, 1], ticks: [] },
+    height: 104,
+    wide: true,
+  });
+  const images = posteriorFrames(ui);
+  ui.button("Another draw", () => ui.set({ draw: (model.get("draw") % 20) + 1 }));
+  let before;
+  return ui.show((state) => {
+    const { s, t } = timesApart(state.s, state.t, before && state.t !== before.t);
+    before = { s, t };
+    if (s !== state.s || t !== state.t) ui.set({ s, t });
+    const [logsnrS, logsnrT] = [schedule.logsnr(s), schedule.logsnr(t)];
+    const pixel = posteriorPixel(state.x, state.z, logsnrS, logsnrT);
+    drawPosteriorDensities(curves, pixel);
+    drawPosteriorShare(balance, pixel.share);
+    images(state, logsnrS, logsnrT);
+    readPosterior(ui, pixel, logsnrS, logsnrT);
+  });
+}
+
+function drawPosteriorDensities(chart, pixel) {
+  const styles = {
+    likelihood: { color: "likelihood", dash: "3 3", label: "likelihood: what zₜ says" },
+    prior: { color: "prior", dash: "8 4", label: "prior: what x says" },
+    posterior: { color: "posterior", width: 2.5, label: "posterior: both" },
+  };
+  const marks = Object.entries(styles).flatMap(([name, style]) => {
+    const [xs, ys] = posteriorBell(pixel[name]);
+    return [area(xs, ys, { color: style.color, opacity: 0.13 }), line(xs, ys, style)];
+  });
+  const peaks = Object.keys(styles).map((name) => 1 / Math.sqrt(2 * Math.PI * pixel[name].variance));
+  chart.draw(marks, { y: [0, 1.12 * Math.max(...peaks)] });
+}
+
+/** A bell in the shown range, with its points where it bends, however narrow it is. */
+function posteriorBell({ mean, variance }) {
+  const reach = 6 * Math.sqrt(variance);
+  const low = Math.max(POSTERIOR_RANGE[0], mean - reach);
+  const high = Math.min(POSTERIOR_RANGE[1], mean + reach);
+  const xs = low < high ? linspace(low, high, 161) : POSTERIOR_RANGE;
+  return [xs, xs.map((z) => normalDensity(z, mean, variance))];
+}
+
+function drawPosteriorShare(chart, share) {
+  const bar = (x0, x1) => [{ x0, x1, y0: 0.12, y1: 0.88 }];
+  chart.draw([
+    bars(bar(0, share), { color: "prior", opacity: 0.75, label: "x, the prior: c" }),
+    bars(bar(share, 1), { color: "likelihood", hatch: true, label: "zₜ, the likelihood: 1 − c" }),
+  ]);
+}
+
+/** Four images in a row; returns what draws them. */
+function posteriorFrames(ui) {
+  const labels = ["image x", "noisy image zₜ", "posterior mean", "one draw of zₛ"];
+  const frames = labels.map((label) => ui.image({ label, width: 14, height: 14 }));
+  const noises = {};
+  const noise = (seed) => (noises[seed] ??= posteriorNoise(seed));
+  return ({ picture, pictures, draw }, logsnrS, logsnrT) => {
+    const x = levelsToPixels(pictures[picture]);
+    const made = posteriorImages(x, noise(POSTERIOR_SEED), noise(POSTERIOR_SEED + draw), logsnrS, logsnrT);
+    [x, made.z, made.mean, made.draw].forEach((values, i) => frames[i].draw(values));
+  };
+}
+
+function posteriorNoise(seed) {
+  const source = generator(seed);
+  return Array.from({ length: 14 * 14 }, () => source.normal());
+}
+
+function readPosterior(ui, { prior, likelihood, posterior: both, share }, logsnrS, logsnrT) {
+  ui.read("logsnr_s", "log SNR at s", logsnrS);
+  ui.read("logsnr_t", "log SNR at t", logsnrT);
+  ui.read("share", "share c that x decides", share);
+  ui.read("from_x", "precision from x", 1 / prior.variance);
+  ui.read("from_z", "precision from zₜ", 1 / likelihood.variance);
+  ui.read("precision", "posterior: precision", 1 / both.variance);
+  ui.read("mean", "posterior: mean", both.mean);
+  ui.read("variance", "posterior: variance", both.variance);
+}
