@@ -3,10 +3,12 @@
 Each has traits that Python can read and set; :mod:`vdm_lite.widgets.base` says how it works.
 """
 
+from vdm_lite.widgets.parameterization_converter import ParameterizationConverter
 from vdm_lite.widgets.posterior_explorer import PosteriorExplorer
 from vdm_lite.widgets.vae_gap import VaeGap
+from vdm_lite.widgets.weight_explorer import WeightExplorer
 
-ALL: tuple[type, ...] = (PosteriorExplorer, VaeGap)
+ALL: tuple[type, ...] = (PosteriorExplorer, VaeGap, ParameterizationConverter, WeightExplorer)
 """Every widget that runs without a kernel."""
 
-__all__ = ["ALL", "PosteriorExplorer", "VaeGap"]
+__all__ = ["ALL", "PosteriorExplorer", "VaeGap", "ParameterizationConverter", "WeightExplorer"]

@@ -1,0 +1,150 @@
+// Weight, density, factor, and the noise that a weight adds to the data (chapters 9 and 11).
+
+import { area, dots, element, line, rule } from "./chart.js";
+import { legendre, linspace } from "./numerics.js";
+import { panel } from "./panel.js";
+import { makeSchedule } from "./schedules.js";
+import { drawnWeight, recipeSchedule, weightFall, weightOf } from "./weights.js";
+
+const EXPLORED_EDGES = 8192; // as vdm_lite.augmentation
+const EXPLORED_POWERS = [-6, 3];
+
+/** The shown weight {w, fall} and the density p, as functions of logsnr. fall = −dw/dlogsnr. */
+function exploredCurves({ recipe, schedule, bias, drawn, logsnr_max: high, logsnr_min: low }) {
+  const own = recipe === "drawn" ? "linear" : recipeSchedule(recipe);
+  const p = makeSchedule(schedule === "its own" ? own : schedule, high, low).density;
+  if (recipe === "drawn") return { ...drawnWeight(drawn, high, low), p };
+  const [raw, fall] = [weightOf(recipe, bias), weightFall(recipe, bias)];
+  const { nodes, weights } = legendre(low, high);
+  let total = 0;
+  nodes.forEach((node, i) => (total += weights[i] * raw(node)));
+  return { w: (logsnr) => raw(logsnr) / total, fall: (logsnr) => fall(logsnr) / total, p };
+}
+
+/** Parts of p_w as shares of w(logsnr_min), and the level above which half of its data lie. */
+function exploredMasses({ w }, low, high) {
+  const values = Array.from(linspace(low, high, EXPLORED_EDGES + 1), w);
+  const total = values[0];
+  const most = values.reduce((a, b) => Math.max(a, b));
+  let [positive, negative, rises] = [0, 0, false];
+  for (let i = 0; i < EXPLORED_EDGES; i++) {
+    const falls = values[i] - values[i + 1];
+    if (falls > 0) positive += falls;
+    else negative += falls;
+    rises ||= falls < -1e-12 * most;
+  }
+  const clean = values[EXPLORED_EDGES] / total;
+  return { positive: positive / total, negative: negative / total, clean, rises, most: most / total };
+}
+
+/** The level that half of the augmented data do not reach, for a weight that never rises. */
+function exploredMedian({ w }, low, high) {
+  const half = w(low) / 2;
+  if (w(high) >= half) return high;
+  let [left, right] = [low, high];
+  for (let k = 0; k < 60; k++) {
+    const middle = (left + right) / 2;
+    if (w(middle) >= half) left = middle;
+    else right = middle;
+  }
+  return (left + right) / 2;
+}
+
+/** All numbers of the widget, at the level that is read and over all levels. */
+export function explored(state) {
+  return exploredNumbers(state, exploredCurves(state));
+}
+
+function exploredNumbers({ logsnr, logsnr_min: low, logsnr_max: high }, curves) {
+  const masses = exploredMasses(curves, low, high);
+  const level = Math.max(logsnr, low);
+  const [w, p, total] = [curves.w(level), curves.p(level), curves.w(low)];
+  const median = masses.rises ? null : exploredMedian(curves, low, high);
+  return { level, w, p, factor: w / p, density: curves.fall(level) / total, total, ...masses, median };
+}
+
+/** Levels for the curves; close to either side of a kink of a drawn weight. */
+function exploredLevels({ recipe, drawn, logsnr_min: low, logsnr_max: high }) {
+  const even = Array.from(linspace(low, high, 401));
+  if (recipe !== "drawn") return even;
+  const kinks = Array.from(linspace(low, high, drawn.length)).slice(1, -1);
+  return [...even, ...kinks.flatMap((kink) => [kink - 1e-9, kink + 1e-9])].sort((a, b) => a - b);
+}
+
+export function render({ model, el }) {
+  const ui = panel(model, el);
+  const top = ui.chart({
+    label: "Weight, density and factor",
+    x: { label: "log SNR λ", range: [-5, 13.3] },
+    y: { label: "power of ten", range: EXPLORED_POWERS },
+    height: 280,
+    wide: true,
+  });
+  const bottom = ui.chart({
+    label: "The augmentation distribution of the weight",
+    x: { label: "log SNR λ", range: [-5, 13.3] },
+    y: { label: "share of w at the noisy end", range: [0, 1] },
+    height: 250,
+    wide: true,
+  });
+  const verdict = ui.place(element("p", { class: "vdm-wide vdm-verdict" }));
+  return ui.show((state) => {
+    const curves = exploredCurves(state);
+    const numbers = exploredNumbers(state, curves);
+    const levels = exploredLevels(state);
+    drawFactors(top, ui, state, curves, levels, numbers);
+    drawAugmentation(bottom, state, curves, levels, numbers);
+    verdict.textContent = numbers.rises
+      ? "The weight rises somewhere: its mixture is signed, and no noise in the data explains it."
+      : "The weight never rises: the loss bounds the likelihood of data with this noise.";
+    ui.read("p", "p at λ", numbers.p);
+    ui.read("w", "w at λ", numbers.w);
+    ui.read("factor", "factor w/p at λ", numbers.factor);
+    ui.read("density", "p_w at λ", numbers.density);
+    ui.read("positive", "positive mass of p_w", numbers.positive);
+    ui.read("negative", "negative mass", numbers.negative);
+    ui.read("clean", "point mass, clean end", numbers.clean);
+    ui.read("median", "half of the data below λ =", numbers.median);
+  });
+}
+
+/** p, w and w/p on an axis of powers of ten; the weight's handles draw a weight of one's own. */
+function drawFactors(chart, ui, state, { w, p }, levels, { level }) {
+  const { logsnr_min: low, logsnr_max: high } = state;
+  const powers = (f) => levels.map((logsnr) => Math.log10(f(logsnr)));
+  const marks = [
+    rule({ x: level }, { dash: "2 3", label: "the level λ that is read" }),
+    line(levels, powers(p), { color: "prior", width: 3, label: "p, how often" }),
+    line(levels, powers(w), { color: "data", dash: "8 4", label: "w, how much (drag it)" }),
+    line(levels, powers((l) => w(l) / p(l)), { color: "network", dash: "2 4", width: 3, label: "w/p, the factor" }),
+  ];
+  chart.draw(marks, { x: [low, high] });
+  const places = Array.from(linspace(low, high, state.drawn.length));
+  const [least, most] = [-6, 1];
+  const heights = places.map((l) => Math.min(most, Math.max(least, Math.log10(w(l)))));
+  const now = state.recipe === "drawn" ? state.drawn : heights;
+  const move = (index, { y }) => ui.set({ recipe: "drawn", drawn: now.map((h, i) => (i === index ? y : h)) });
+  const labels = places.map((l) => `power of ten of w at log SNR ${l.toFixed(1)}`);
+  chart.handles(places.map((x, i) => ({ x, y: now[i] })), move, { labels, color: "data", step: 0.1 });
+}
+
+/** w and p_w as shares of w(logsnr_min): where w ends is the point mass. */
+function drawAugmentation(chart, { logsnr_min: low, logsnr_max: high }, curves, levels, numbers) {
+  const { total, clean, level } = numbers;
+  const shares = levels.map((logsnr) => curves.w(logsnr) / total);
+  const density = levels.map((logsnr) => curves.fall(logsnr) / total);
+  const [least, most] = [Math.min(0, ...density), Math.max(...shares, ...density)];
+  const pad = 0.06 * (most - least);
+  chart.draw(
+    [
+      area(levels, density.map((d) => Math.max(0, d)), { color: "noise", opacity: 0.6, label: "p_w, positive" }),
+      area(levels, density.map((d) => Math.min(0, d)), { color: "network", hatch: true, label: "p_w, negative" }),
+      rule({ y: 0 }),
+      rule({ x: level }, { dash: "2 3" }),
+      line(levels, shares, { color: "data", dash: "8 4", label: "w" }),
+      line([high, high], [0, clean], { color: "latent", width: 4, label: "point mass, where w ends" }),
+      dots([high], [clean], { color: "latent", r: 5 }),
+    ],
+    { x: [low, high + 0.02 * (high - low)], y: [least < 0 ? least - pad : 0, most + pad] },
+  );
+}

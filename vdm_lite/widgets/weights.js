@@ -1,0 +1,93 @@
+// The ten recipes of vdm_lite.weighting, and weights that a reader draws.
+
+import { sigmoid } from "./numerics.js";
+import { makeSchedule } from "./schedules.js";
+
+const WEIGHTS_EDM_PEAK = -3.307778;
+
+const weightsSech = (x) => 1 / Math.cosh(x);
+const weightsSechFall = (logsnr) => 0.5 * Math.tanh(logsnr / 2);
+const weightsEdm = (logsnr) =>
+  Math.exp(-0.5 * ((logsnr - 2.4) / 2.4) ** 2) * (Math.exp(-logsnr) + 0.25);
+const weightsEdmFall = (logsnr) => (logsnr - 2.4) / 2.4 ** 2 + sigmoid(-logsnr + Math.log(4));
+
+/** Each recipe: the schedule that draws, its weight w, and `fall` = −d log w / d logsnr. */
+const WEIGHTS_RECIPES = {
+  ELBO: { schedule: "linear", w: () => 1, fall: () => 0 },
+  "noise, cosine": { schedule: "cosine", w: (l) => weightsSech(l / 2), fall: weightsSechFall },
+  "velocity, cosine": { schedule: "cosine", w: (l) => Math.exp(-l / 2), fall: () => 0.5 },
+  "flow matching": { schedule: "flow matching", w: (l) => Math.exp(-l / 2), fall: () => 0.5 },
+  InDI: {
+    schedule: "flow matching",
+    w: (l) => Math.exp(-l) * weightsSech(l / 4) ** 2,
+    fall: (l) => 1 + 0.5 * Math.tanh(l / 4),
+  },
+  EDM: { schedule: "EDM", w: weightsEdm, fall: weightsEdmFall },
+  "EDM-monotonic": {
+    schedule: "EDM",
+    w: (l) => weightsEdm(Math.max(l, WEIGHTS_EDM_PEAK)),
+    fall: (l) => (l > WEIGHTS_EDM_PEAK ? weightsEdmFall(l) : 0),
+  },
+  P2: {
+    schedule: "cosine",
+    w: (l) => weightsSech(l / 2) * sigmoid(-l),
+    fall: (l) => weightsSechFall(l) + sigmoid(l),
+  },
+  "min-SNR": {
+    schedule: "cosine",
+    w: (l) => weightsSech(l / 2) * Math.min(1, 5 * Math.exp(-l)),
+    fall: (l) => weightsSechFall(l) + (l > Math.log(5) ? 1 : 0),
+  },
+  sigmoid: {
+    schedule: "linear",
+    w: (l, bias) => sigmoid(bias - l),
+    fall: (l, bias) => sigmoid(l - bias),
+  },
+};
+
+export const RECIPE_NAMES = Object.keys(WEIGHTS_RECIPES);
+
+/** The weight w of a recipe, up to a constant: logsnr -> w. `bias` is that of the sigmoid. */
+export function weightOf(name, bias = 2) {
+  const { w } = WEIGHTS_RECIPES[name];
+  return (logsnr) => w(logsnr, bias);
+}
+
+/** −dw/dlogsnr of a recipe: the density of p_w before it is normalized. */
+export function weightFall(name, bias = 2) {
+  const { w, fall } = WEIGHTS_RECIPES[name];
+  return (logsnr) => w(logsnr, bias) * fall(logsnr, bias);
+}
+
+/** The name of the schedule that draws a recipe's noise levels. */
+export function recipeSchedule(name) {
+  return WEIGHTS_RECIPES[name].schedule;
+}
+
+/** The density p of the noise levels that a recipe draws between its ends: logsnr -> p. */
+export function recipeDensity(name, logsnrMax = 13.3, logsnrMin = -5) {
+  return makeSchedule(recipeSchedule(name), logsnrMax, logsnrMin).density;
+}
+
+/**
+ * A drawn weight: powers of ten at evenly spaced levels between the ends, straight lines between.
+ * Returns {w, fall} as functions of logsnr; fall = −dw/dlogsnr.
+ */
+export function drawnWeight(powers, logsnrMax = 13.3, logsnrMin = -5) {
+  const pieces = powers.length - 1;
+  const spacing = (logsnrMax - logsnrMin) / pieces;
+  const place = (logsnr) => {
+    const position = Math.min(pieces, Math.max(0, (logsnr - logsnrMin) / spacing));
+    const i = Math.min(pieces - 1, Math.floor(position));
+    return [i, position - i];
+  };
+  const w = (logsnr) => {
+    const [i, share] = place(logsnr);
+    return 10 ** (powers[i] + share * (powers[i + 1] - powers[i]));
+  };
+  const fall = (logsnr) => {
+    const [i] = place(logsnr);
+    return (-Math.LN10 * (powers[i + 1] - powers[i]) * w(logsnr)) / spacing;
+  };
+  return { w, fall };
+}
