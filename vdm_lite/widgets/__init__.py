@@ -3,12 +3,14 @@
 Each has traits that Python can read and set; :mod:`vdm_lite.widgets.base` says how it works.
 """
 
+from vdm_lite.widgets.elbo_bars import ElboBars
+from vdm_lite.widgets.infinite_depth import InfiniteDepth
 from vdm_lite.widgets.parameterization_converter import ParameterizationConverter
 from vdm_lite.widgets.posterior_explorer import PosteriorExplorer
 from vdm_lite.widgets.vae_gap import VaeGap
 from vdm_lite.widgets.weight_explorer import WeightExplorer
 
-ALL: tuple[type, ...] = (PosteriorExplorer, VaeGap, ParameterizationConverter, WeightExplorer)
+ALL: tuple[type, ...] = (ElboBars, InfiniteDepth, ParameterizationConverter, PosteriorExplorer, VaeGap, WeightExplorer)
 """Every widget that runs without a kernel."""
 
-__all__ = ["ALL", "PosteriorExplorer", "VaeGap", "ParameterizationConverter", "WeightExplorer"]
+__all__ = ["ALL", "ElboBars", "InfiniteDepth", "ParameterizationConverter", "PosteriorExplorer", "VaeGap", "WeightExplorer"]

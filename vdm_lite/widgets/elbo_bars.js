@@ -1,0 +1,151 @@
+// Chapter 5: the three costs of the 8-level toy, for any depth and any end points.
+import { area, bars, format, line, rule, text } from "./chart.js";
+import { bestNoiseError, diffusionCost, diffusionLimit } from "./costs.js";
+import { linspace, normalNodes, sigmoid, softplus, sum } from "./numerics.js";
+import { panel } from "./panel.js";
+
+const COST_TERMS = [
+  { key: "prior", color: "prior", opacity: 0.8 },
+  { key: "reconstruction", color: "likelihood", hatch: true },
+  { key: "diffusion", color: "latent", opacity: 0.6 },
+];
+const PROFILES = [
+  { field: "layers", label: "layers T", log: true, count: 49 },
+  { field: "cleanest", label: "cleanest level λ₀ (log SNR)", count: 47 },
+  { field: "noisiest", label: "noisiest level λ₁ (log SNR)", count: 49 },
+];
+
+/** E KL(q(z_1 | x) || N(0, 1)) of levels `means` with probabilities `weights` (eq-prior-term). */
+export function levelPrior({ weights, means }, logsnr) {
+  const signal = sigmoid(logsnr);
+  const square = sum(means.map((mean, k) => weights[k] * mean ** 2));
+  return (signal * square + softplus(logsnr) - signal) / 2;
+}
+
+/**
+ * E[-log p(x | z_0)] of a level under Bayes' rule with an even prior over all levels
+ * (eq-reconstruction-discrete), by quadrature over the noise.
+ */
+export function levelReconstruction({ weights, means }, logsnr) {
+  const { nodes, weights: shares } = normalNodes();
+  const root = Math.exp(logsnr / 2);
+  let cost = 0;
+  for (let k = 0; k < means.length; k++) {
+    for (let j = 0; j < nodes.length; j++) {
+      // The level k itself has the exponent -noise^2 / 2; all others are seen from there.
+      let others = 0;
+      for (const mean of means) {
+        const gap = root * (means[k] - mean);
+        const exponent = -gap * (nodes[j] + gap / 2);
+        if (exponent > -45) others += Math.exp(exponent); // less would be lost in the sum
+      }
+      cost += weights[k] * shares[j] * Math.log(others);
+    }
+  }
+  return cost;
+}
+
+/** All costs in nats, for T layers and (`limit`, `deepest`) for infinitely many. */
+export function levelCosts(toy, layers, cleanest, noisiest) {
+  const costs = layerCosts(toy, { layers, cleanest, noisiest }, (logsnr) => levelReconstruction(toy, logsnr));
+  const limit = diffusionLimit(bestNoiseError(toy).value, noisiest, cleanest);
+  const total = costs.prior + costs.reconstruction + costs.diffusion;
+  return { ...costs, total, excess: total - toy.entropy, limit, deepest: total - costs.diffusion + limit };
+}
+
+function layerCosts(toy, { layers, cleanest, noisiest }, reconstruct) {
+  return {
+    prior: levelPrior(toy, noisiest),
+    reconstruction: reconstruct(cleanest),
+    diffusion: diffusionCost(bestNoiseError(toy).value, linspace(cleanest, noisiest, layers + 1)),
+  };
+}
+
+/** A function of one number that computes each value once. */
+function remembered(f) {
+  const known = new Map();
+  return (x) => {
+    if (!known.has(x)) known.set(x, f(x));
+    return known.get(x);
+  };
+}
+
+/** Values of one setting to compute the costs at: even, or on a log scale whole numbers. */
+export function profilePlaces({ low, high, log }, count) {
+  if (!log) return Array.from(linspace(low, high, count));
+  const powers = Array.from(linspace(Math.log(low), Math.log(high), count));
+  return [...new Set(powers.map((power) => Math.round(Math.exp(power))))];
+}
+
+/** The bar of one depth: three rectangles end to end, the row's top at `y`. */
+function costBar(costs, y) {
+  let end = 0;
+  return COST_TERMS.map(({ key }) => {
+    const start = end;
+    end += costs[key];
+    return { x0: start, x1: end, y0: y - 0.85, y1: y - 0.35 };
+  });
+}
+
+function drawBars(chart, layers, costs, entropy) {
+  const deep = { ...costs, diffusion: costs.limit };
+  const rows = [costBar(costs, 2), costBar(deep, 1)];
+  const name = `${layers} ${layers === 1 ? "layer" : "layers"}`;
+  const marks = COST_TERMS.map(({ key, ...style }, i) =>
+    bars(rows.map((row) => row[i]), { ...style, label: key }));
+  chart.draw([
+    ...marks,
+    rule({ x: entropy }, { color: "data", dash: "2 3", label: "entropy H(X)" }),
+    text(0, 1.74, `${name}: ${format(costs.total)} nats`, { anchor: "start" }),
+    text(0, 0.74, `infinitely many: ${format(costs.deepest)} nats`, { anchor: "start" }),
+  ], { x: [0, 1.12 * Math.max(2, costs.total)], y: [0, 2] });
+}
+
+/** The costs stacked, over the values of one setting while the others stay. */
+function drawProfile(chart, places, all, now, entropy) {
+  let floor = places.map(() => 0);
+  const marks = COST_TERMS.map(({ key, ...style }) => {
+    const base = floor;
+    floor = base.map((start, i) => start + all[i][key]);
+    return area(places, floor, { ...style, base });
+  });
+  const top = now.total < 3.5 ? 4 : 1.25 * now.total;
+  chart.draw([
+    ...marks,
+    line(places, floor, { color: "ink", width: 1.5 }),
+    rule({ y: entropy }, { color: "data", dash: "2 3" }),
+    rule({ x: now.at }, { color: "ink", dash: "4 4", width: 1 }),
+  ], { y: [0, top] });
+}
+
+export function render({ model, el }) {
+  const ui = panel(model, el);
+  const nats = { label: "nats", range: [0, 4] };
+  const blank = { label: "", range: [0, 2], ticks: [] };
+  const two = ui.chart({ label: "The costs as bars", x: { label: "nats", range: [0, 2] }, y: blank, height: 230 });
+  const profiles = PROFILES.map(({ field, label, log, count }) => {
+    const control = model.get("_fields").find(({ name }) => name === field);
+    const x = { label, range: [control.low, control.high], log };
+    const chart = ui.chart({ label: `The costs over ${label}`, x, y: nats, height: 230 });
+    return { field, label, chart, places: profilePlaces(control, count) };
+  });
+  const toy = model.get("toy");
+  const reconstruct = remembered((logsnr) => levelReconstruction(toy, logsnr));
+  return ui.show((state) => {
+    const { layers } = state;
+    const costs = levelCosts(toy, layers, state.cleanest, state.noisiest);
+    drawBars(two, layers, costs, toy.entropy);
+    for (const { field, label, chart, places } of profiles) {
+      const all = places.map((place) => layerCosts(toy, { ...state, [field]: place }, reconstruct));
+      const now = { at: state[field], total: costs.total };
+      drawProfile(chart, places, all, now, toy.entropy);
+      const step = field === "layers" ? 1 : 0.1;
+      const move = (_, { x }) => ui.set({ [field]: Number((Math.round(x / step) * step).toFixed(1)) });
+      chart.handles([{ x: now.at, y: costs.total }], move, { axis: "x", labels: [label], step });
+    }
+    for (const { key } of COST_TERMS) ui.read(key, key, costs[key], { unit: "nats" });
+    ui.read("total", "sum, −ELBO", costs.total, { unit: "nats" });
+    ui.read("excess", "sum above entropy", costs.excess, { unit: "nats" });
+    ui.read("deepest", "their sum for T → ∞", costs.deepest, { unit: "nats" });
+  });
+}

@@ -1,0 +1,154 @@
+// Chapter 6: rectangles under an error curve, and the gap to infinitely many layers.
+import { area, dots, line, rule, text } from "./chart.js";
+import { bestNoiseError, depthRate, diffusionCost, diffusionLimit, tabulated } from "./costs.js";
+import { legendre, linspace } from "./numerics.js";
+import { panel } from "./panel.js";
+import { makeSchedule } from "./schedules.js";
+
+const VARIANCE = 2.5; // of the Gaussian data
+const BELIEF = 3; // where the wrong denoiser believes x to be, or at the opposite
+const WRONG = "Gaussian, wrong denoiser";
+const MOST_OUTLINES = 128; // more would be solid color
+const AXIS_LABELS = {
+  SNR: { x: { label: "v = SNR" }, y: { label: "e(v) = E‖x − x̂‖²" } },
+  "log SNR": { x: { label: "log SNR λ" }, y: { label: "v·e(v) = E‖ε − ε̂‖²" } },
+};
+
+/** SNR * E(x - x_hat)^2 of the denoiser that believes in x = ±3, on N(0, 2.5) data. */
+export function wrongNoiseError(logsnr) {
+  const snr = Math.exp(logsnr);
+  const spread = Math.sqrt(1 + VARIANCE * snr);
+  const { nodes, weights } = legendre(Math.log(1e-6), Math.log(9), 16);
+  let excess = 0;
+  nodes.forEach((size, i) => {
+    const n = Math.exp(size);
+    const best = (VARIANCE * Math.sqrt(snr) * n) / spread;
+    const wrong = BELIEF * Math.tanh(BELIEF * Math.sqrt(snr) * spread * n);
+    excess += weights[i] * Math.sqrt(2 / Math.PI) * Math.exp(-n * n / 2) * n * (wrong - best) ** 2;
+  });
+  return snr * (VARIANCE / (1 + VARIANCE * snr) + excess);
+}
+
+const wrongTable = tabulated(wrongNoiseError);
+
+function depthError(mixtures, data) {
+  return data === WRONG ? wrongTable : bestNoiseError(mixtures[data]);
+}
+
+function depthLevels(schedule, layers) {
+  return Array.from(linspace(0, 1, layers + 1), (t) => schedule.logsnr(t));
+}
+
+/** L_T in nats. */
+export function depthCost(mixtures, { layers, data, path, cleanest, noisiest }) {
+  const levels = depthLevels(makeSchedule(path, cleanest, noisiest), layers);
+  return diffusionCost(depthError(mixtures, data).value, levels);
+}
+
+/** L_T, L_inf, their gap, T times the gap, and what that tends to, in nats. */
+export function depthCosts(mixtures, state) {
+  const { layers, data, path, cleanest, noisiest } = state;
+  const error = depthError(mixtures, data);
+  const cost = depthCost(mixtures, state);
+  const limit = diffusionLimit(error.value, noisiest, cleanest);
+  const gap = cost - limit;
+  const rate = depthRate(error, makeSchedule(path, cleanest, noisiest));
+  return { cost, limit, gap, scaled: layers * gap, rate };
+}
+
+/**
+ * The error curve and the tops of the rectangles on a fine grid, over v = SNR or over its log.
+ * Over v the curve is e(v) and the tops are flat; over log v both are multiplied by v, so that
+ * every area stays the same. Returns {xs, curve, tops, edges}, `edges` where a layer begins.
+ */
+export function depthPicture(mixtures, { layers, data, path, cleanest, noisiest, axis }) {
+  const error = depthError(mixtures, data).value;
+  const levels = depthLevels(makeSchedule(path, cleanest, noisiest), layers);
+  const each = Math.max(2, Math.ceil(480 / layers));
+  const picture = { xs: [], curve: [], tops: [], edges: [] };
+  const over = axis === "SNR" ? (logsnr) => Math.exp(-logsnr) : () => 1;
+  for (let i = layers; i > 0; i--) {
+    const height = error(levels[i]) * Math.exp(-levels[i]);
+    picture.edges.push(picture.xs.length);
+    for (const logsnr of linspace(levels[i], levels[i - 1], each)) {
+      const scale = over(logsnr);
+      picture.xs.push(axis === "SNR" ? Math.exp(logsnr) : logsnr);
+      picture.curve.push(scale * error(logsnr));
+      picture.tops.push(scale * height * Math.exp(logsnr));
+    }
+  }
+  return picture;
+}
+
+/** The sides and tops of all rectangles, as one line. */
+function rectangleLine({ xs, tops, edges }) {
+  const [across, up] = [[], []];
+  edges.forEach((first, i) => {
+    const end = edges[i + 1] ?? xs.length;
+    across.push(xs[first], ...xs.slice(first, end), xs[end - 1]);
+    up.push(0, ...tops.slice(first, end), 0);
+  });
+  return line(across, up, { color: "network", width: 1 });
+}
+
+function drawArea(chart, picture, { layers, axis }) {
+  const { xs, curve, tops } = picture;
+  const higher = tops.map((top, i) => Math.max(top, curve[i]));
+  const lower = tops.map((top, i) => Math.min(top, curve[i]));
+  const marks = [
+    area(xs, curve, { color: "posterior", label: "under the error curve" }),
+    area(xs, higher, { base: curve, color: "network", hatch: true, label: "rectangles above it" }),
+  ];
+  if (curve.some((value, i) => value > tops[i] * (1 + 1e-9))) {
+    marks.push(area(xs, curve, { base: lower, color: "noise", hatch: true, label: "missed by them" }));
+  }
+  if (layers <= MOST_OUTLINES) marks.push(rectangleLine(picture));
+  marks.push(line(xs, curve, { color: "posterior" }));
+  // With one or two layers a top over log SNR may be hundreds of times as high as the curve.
+  const top = 1.05 * Math.min(Math.max(...tops, ...curve), 5 * Math.max(...curve));
+  chart.draw(marks, { x: [axis === "SNR" ? 0 : xs[0], xs.at(-1)], y: [0, top] });
+}
+
+/** The gap at depths 1, 2, 4, …, 1024, the 1/T law, and the depth that the reader has set. */
+function drawGaps(chart, mixtures, state, { gap, limit, rate }) {
+  const depths = Array.from({ length: 11 }, (_, k) => 2 ** k);
+  const gaps = depths.map((layers) => depthCost(mixtures, { ...state, layers }) - limit);
+  const law = [1, depths.at(-1)].map((layers) => Math.abs(rate) / layers);
+  const some = (chosen, style) => {
+    const kept = depths.map((_, i) => i).filter((i) => chosen(gaps[i]));
+    const at = [kept.map((i) => depths[i]), kept.map((i) => Math.abs(gaps[i]))];
+    return kept.length ? [dots(...at, { color: "network", ...style })] : [];
+  };
+  const sizes = [...law, ...gaps.map(Math.abs)];
+  chart.draw([
+    line([1, depths.at(-1)], law, { color: "posterior", dash: "6 4", label: "the 1/T law" }),
+    ...some((each) => each >= 0, { label: "L(T) above L(∞)" }),
+    ...some((each) => each < 0, { hollow: true, label: "L(T) below L(∞)" }),
+    dots([state.layers], [Math.abs(gap)], { color: "ink", r: 6, label: "at your T" }),
+  ], { y: [Math.min(...sizes) / 1.5, Math.max(...sizes) * 1.5] });
+}
+
+export function render({ model, el }) {
+  const ui = panel(model, el);
+  const x = { label: "", range: [0, 1] };
+  const areas = ui.chart({ label: "Rectangles over the error curve", x, y: { label: "", range: [0, 1] }, height: 280, wide: true });
+  const depths = { label: "layers T", range: [0.8, 1280], log: true };
+  const sizes = { label: "gap |L(T) − L(∞)| in nats", range: [0.001, 1], log: true };
+  const gaps = ui.chart({ label: "The gap over the depth", x: depths, y: sizes, height: 240, wide: true });
+  const mixtures = model.get("mixtures");
+  return ui.show((state) => {
+    const costs = depthCosts(mixtures, state);
+    Object.assign(areas.options.x, AXIS_LABELS[state.axis].x);
+    Object.assign(areas.options.y, AXIS_LABELS[state.axis].y);
+    drawArea(areas, depthPicture(mixtures, state), state);
+    drawGaps(gaps, mixtures, state, costs);
+    const move = (_, { x }) => ui.set({ layers: Math.round(x) });
+    const dot = { x: state.layers, y: Math.abs(costs.gap) };
+    gaps.handles([dot], move, { axis: "x", labels: ["layers T"], step: 1 });
+    ui.read("cost", "L(T), half the rectangles", costs.cost, { unit: "nats" });
+    ui.read("limit", "L(∞), half the area", costs.limit, { unit: "nats" });
+    ui.read("gap", "gap L(T) − L(∞)", costs.gap, { unit: "nats" });
+    ui.read("scaled", "T times the gap", costs.scaled, { unit: "nats" });
+    ui.read("rate", "its limit for large T", costs.rate, { unit: "nats" });
+  });
+}
