@@ -10,7 +10,22 @@ from vdm_lite.widgets.posterior_explorer import PosteriorExplorer
 from vdm_lite.widgets.vae_gap import VaeGap
 from vdm_lite.widgets.weight_explorer import WeightExplorer
 
-ALL: tuple[type, ...] = (ElboBars, InfiniteDepth, ParameterizationConverter, PosteriorExplorer, VaeGap, WeightExplorer)
+ALL: tuple[type, ...] = (
+    ElboBars,
+    InfiniteDepth,
+    ParameterizationConverter,
+    PosteriorExplorer,
+    VaeGap,
+    WeightExplorer,
+)
 """Every widget that runs without a kernel."""
 
-__all__ = ["ALL", "ElboBars", "InfiniteDepth", "ParameterizationConverter", "PosteriorExplorer", "VaeGap", "WeightExplorer"]
+__all__ = [
+    "ALL",
+    "ElboBars",
+    "InfiniteDepth",
+    "ParameterizationConverter",
+    "PosteriorExplorer",
+    "VaeGap",
+    "WeightExplorer",
+]

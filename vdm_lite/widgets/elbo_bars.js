@@ -146,6 +146,6 @@ export function render({ model, el }) {
     for (const { key } of COST_TERMS) ui.read(key, key, costs[key], { unit: "nats" });
     ui.read("total", "sum, −ELBO", costs.total, { unit: "nats" });
     ui.read("excess", "sum above entropy", costs.excess, { unit: "nats" });
-    ui.read("deepest", "their sum for T → ∞", costs.deepest, { unit: "nats" });
+    ui.read("deepest", "sum for T → ∞", costs.deepest, { unit: "nats" });
   });
 }

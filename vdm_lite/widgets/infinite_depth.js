@@ -145,10 +145,10 @@ export function render({ model, el }) {
     const move = (_, { x }) => ui.set({ layers: Math.round(x) });
     const dot = { x: state.layers, y: Math.abs(costs.gap) };
     gaps.handles([dot], move, { axis: "x", labels: ["layers T"], step: 1 });
-    ui.read("cost", "L(T), half the rectangles", costs.cost, { unit: "nats" });
-    ui.read("limit", "L(∞), half the area", costs.limit, { unit: "nats" });
+    ui.read("cost", "cost L(T)", costs.cost, { unit: "nats" });
+    ui.read("limit", "limit L(∞)", costs.limit, { unit: "nats" });
     ui.read("gap", "gap L(T) − L(∞)", costs.gap, { unit: "nats" });
     ui.read("scaled", "T times the gap", costs.scaled, { unit: "nats" });
-    ui.read("rate", "its limit for large T", costs.rate, { unit: "nats" });
+    ui.read("rate", "that, for large T", costs.rate, { unit: "nats" });
   });
 }
