@@ -106,6 +106,8 @@ class Panel {
     this.settings = element("p", { class: "vdm-settings" });
     this.spoken = element("p", { class: "vdm-spoken", role: "status" });
     this.root = element("section", { class: "vdm", "aria-labelledby": this.key }, title, controls);
+    // Without this attribute JupyterLab takes the arrow keys from whatever has the focus.
+    this.root.addEventListener("focusin", ({ target }) => target.setAttribute("data-lm-suppress-shortcuts", "true"));
     this.root.append(this.settings, this.stage, this.list, this.buttons, this.status, this.spoken);
     el.append(this.root);
   }
