@@ -34,14 +34,13 @@ def expected(converter: ParameterizationConverter) -> dict[str, float]:
     z = torch.tensor([[converter.latent]], dtype=torch.float64)
     numbers = {"energy": TWO_BUMPS.energy(z, level)}
     numbers |= {"off_image": said.x - best.x, "off_noise": said.eps - best.eps}
-    gains = {"image": gaussian.sigma(level), "noise": gaussian.alpha(level)}
+    gain = {"image": gaussian.sigma, "noise": gaussian.alpha}[converter.unit](level)
     for name in OUTPUTS:
         p = row(name, std)
         numbers[name] = target(p, said.x, said.eps, level)
         numbers[f"exact_{name}"] = target(p, best.x, best.eps, level)
-        for unit, gain in gains.items():
-            amplified = gain / determinant(p, level).abs() * scale(name, level, std)
-            numbers[f"{name}_in_{unit}"] = amplified
+        amplified = gain / determinant(p, level).abs() * scale(name, level, std)
+        numbers[f"{name}_factor"] = amplified
     return {key: value.item() for key, value in numbers.items()}
 
 
@@ -51,8 +50,7 @@ def flat(answer: dict[str, Any]) -> dict[str, float]:
     numbers |= {f"off_{unit}": value for unit, value in answer["off"].items()}
     for name in OUTPUTS:
         numbers[f"exact_{name}"] = answer["exact"][name]
-        numbers[f"{name}_in_image"] = answer["inImage"][name]
-        numbers[f"{name}_in_noise"] = answer["inNoise"][name]
+        numbers[f"{name}_factor"] = answer["factors"][name]
     return numbers
 
 
@@ -70,6 +68,7 @@ def some_state(draw: random.Random) -> dict[str, Any]:
         "output": draw.choice(OUTPUTS),
         "error": draw.uniform(-5, 5),
         "std": draw.uniform(0.1, 2),
+        "unit": draw.choice(["image", "noise"]),
     }
 
 
@@ -131,6 +130,14 @@ def test_map_shows_the_band_of_the_amplification(javascript, unit, std):
             assert band in inside, (name, level.item(), size)
 
 
+def test_no_output_has_a_smaller_factor_than_edm():
+    for logsnr in (-8.0, -3.0, 0.0, 4.0, 10.0):
+        for unit in ("image", "noise"):
+            numbers = expected(ParameterizationConverter(logsnr=logsnr, std=0.5, unit=unit))
+            factors = {name: numbers[f"{name}_factor"] for name in OUTPUTS}
+            assert min(factors.values()) > factors["edm"] * (1 - 1e-12)
+
+
 # Controls
 
 
@@ -154,6 +161,7 @@ def test_every_control_moves_the_numbers(show):
         "output": lambda: shown.choose("output", "flow"),
         "error": lambda: shown.type("error", "-0.7"),
         "std": lambda: shown.type("std", "0.5"),
+        "unit": lambda: shown.choose("unit", "noise"),
     }
     for name, move in moves.items():
         move()
@@ -162,7 +170,7 @@ def test_every_control_moves_the_numbers(show):
         before = after
     picture = shown.page.locator(".vdm-chart").nth(1).locator(".vdm-plot svg")
     old = picture.inner_html()
-    shown.choose("unit", "noise")
+    shown.choose("unit", "image")
     assert picture.inner_html() != old
     assert shown.complaints == []
 

@@ -61,7 +61,7 @@ export function amplification(output, unit, logsnr, std) {
 }
 
 /** All numbers of the widget: exact answers, the network's, deviations, amplifications, errors. */
-export function converted({ toy, latent, logsnr, std, output, error }) {
+export function converted({ toy, latent, logsnr, std, output, error, unit }) {
   const exact = exactAnswers(toy, latent, logsnr, std);
   const over = (make) => Object.fromEntries(OUTPUTS.map((name) => [name, make(name)]));
   const deviations = over((name) => targetDeviation(name, logsnr, std));
@@ -71,19 +71,18 @@ export function converted({ toy, latent, logsnr, std, output, error }) {
     exact,
     deviations,
     said,
-    inImage: over((name) => amplification(name, "image", logsnr, std)),
-    inNoise: over((name) => amplification(name, "noise", logsnr, std)),
+    factors: over((name) => amplification(name, unit, logsnr, std)),
     off: { image: said.image - exact.image, noise: said.noise - exact.noise },
   };
 }
 
-const CONVERTER_ROWS = { range: [5.5, -0.5], ticks: [0, 1, 2, 3, 4, 5], names: OUTPUTS, label: "" };
+const CONVERTER_ROWS = { range: [5.5, -0.5], ticks: [0, 1, 2, 3, 4, 5], names: OUTPUTS };
 const CONVERTER_REACH = 4;
 const CONVERTER_LEVELS = linspace(-8, 10, 361);
 const CONVERTER_BANDS = [
-  { low: 10, color: "level0", hatch: true, label: "10 times and more" },
-  { low: 2, color: "level2", hatch: true, label: "2 to 10" },
-  { low: 0.5, color: "level3", opacity: 0.4, label: "½ to 2" },
+  { low: 10, color: "level0", hatch: true, label: "10 times as large or more" },
+  { low: 2, color: "level2", hatch: true, label: "2 to 10 times" },
+  { low: 0.5, color: "level3", opacity: 0.4, label: "½ to 2 times" },
   { low: 0, color: "level4", opacity: 0.15, label: "less than ½" },
 ];
 
@@ -111,7 +110,7 @@ export function render({ model, el }) {
   const answers = ui.chart({
     label: "Answers of the network and exact answers",
     x: { label: "answer, in deviations of its target", range: [-CONVERTER_REACH, CONVERTER_REACH] },
-    y: CONVERTER_ROWS,
+    y: { ...CONVERTER_ROWS, label: "what is said of" },
     height: 250,
     wide: true,
   });
@@ -119,7 +118,7 @@ export function render({ model, el }) {
   const map = ui.chart({
     label: "Amplification of a relative error",
     x: { label: "log SNR λ", range: [-8, 10] },
-    y: CONVERTER_ROWS,
+    y: { ...CONVERTER_ROWS, label: "a relative error becomes" },
     height: 250,
   });
   const hill = ui.chart({
@@ -158,7 +157,7 @@ function drawAnswers(chart, ui, state, { exact, said, deviations }) {
   }
   const shown = places.map(([, x]) => hold(x));
   marks.push(dots(shown, rows, { color: "network", r: 6, label: "the network (drag it)" }));
-  marks.push(dots(places.map(([x]) => hold(x)), rows, { color: "ink", r: 5, hollow: true, label: "exact" }));
+  marks.push(dots(places.map(([x]) => hold(x)), rows, { color: "ink", r: 9, hollow: true, label: "exact" }));
   chart.draw(marks);
   const labels = OUTPUTS.map((name) => `the network’s ${name}`);
   const move = (row, { x }) => ui.set({ output: OUTPUTS[row], error: x - places[row][0] });
@@ -186,10 +185,10 @@ function drawHill(chart, ui, { toy, logsnr, latent }, { exact, said }) {
 
 /** A table with a number field for each output: what is typed there, the network says. */
 function converterTable(ui) {
-  const heads = ["output", "the network says", "exact", "× in image", "× in noise"];
+  const heads = ["output", "network", "exact", ""];
   const columns = heads.map((name) => element("th", { scope: "col" }, name));
   const body = element("tbody");
-  const label = "Type an answer of the network; how often a relative error is amplified";
+  const label = "Type any answer of the network";
   const parts = [element("caption", {}, label), element("thead", {}, element("tr", {}, ...columns)), body];
   const box = element("div", { class: "vdm-table", tabindex: 0, role: "group", "aria-label": label });
   const problem = element("p", { class: "vdm-problem", role: "alert" });
@@ -199,6 +198,7 @@ function converterTable(ui) {
   body.append(...rows.map(({ row }) => row));
   const fill = (state, numbers) => {
     problem.textContent = "";
+    columns[3].textContent = `× in ${state.unit}`;
     for (const each of rows) each.fill(state, numbers);
   };
   return { fill };
@@ -207,11 +207,11 @@ function converterTable(ui) {
 function converterRow(name, ui, problem) {
   const input = element("input", { type: "text", inputmode: "decimal", autocomplete: "off" });
   input.setAttribute("aria-label", `${name}, typed`);
-  const said = element("data", { "data-readout": name, class: "vdm-typed" }, input);
+  const said = element("data", { "data-readout": name, style: "grid-column: 2" }, input);
   const exact = element("data", { "data-readout": `exact_${name}` });
-  const gains = ["image", "noise"].map((unit) => element("data", { "data-readout": `${name}_in_${unit}` }));
+  const factor = element("data", { "data-readout": `${name}_factor` });
   const head = element("th", { scope: "row" }, name);
-  const cells = [element("div", { class: "vdm-field" }, said), exact, ...gains];
+  const cells = [element("div", { class: "vdm-field" }, said), exact, factor];
   const row = element("tr", {}, head, ...cells.map((cell) => element("td", {}, cell)));
   let current;
   const write = () => {
@@ -230,11 +230,14 @@ function converterRow(name, ui, problem) {
     head.textContent = output === name ? `${name} ◂` : name;
     said.value = String(numbers.said[name]);
     write();
-    const shown = [numbers.exact[name], numbers.inImage[name], numbers.inNoise[name]];
-    [exact, ...gains].forEach((cell, i) => {
-      cell.value = String(shown[i]);
-      cell.textContent = format(shown[i]);
-    });
+    const shown = [
+      [exact, numbers.exact[name]],
+      [factor, numbers.factors[name]],
+    ];
+    for (const [cell, value] of shown) {
+      cell.value = String(value);
+      cell.textContent = format(value);
+    }
   };
   return { row, fill };
 }

@@ -39,9 +39,10 @@ class ParameterizationConverter(Widget):
 
     The data are the two bumps, so that the exact answer is known. The network's answer is the
     exact one plus ``error`` deviations of its target, ``sqrt(a^2 std^2 + b^2)``, in the one
-    ``output``; what it says of the others follows. The map shows by how much each output's relative
-    error is amplified in the image or in the noise (eq-amplification). ``std`` is the deviation of
-    the data that those scales and the output ``edm`` assume. The energy is in nats. Chapter 8.
+    ``output``; what it says of the others follows. Factors and map show by how much each output's
+    relative error is amplified in the image or in the noise, ``unit`` (eq-amplification). ``std``
+    is the deviation of the data that those scales and the output ``edm`` assume. The energy is in
+    nats. Chapter 8.
     """
 
     module = "parameterization_converter"
@@ -51,7 +52,7 @@ class ParameterizationConverter(Widget):
     output = choice("noise", [*POINTWISE, "edm"], label="the network gives")
     error = number(0.1, -5.0, 5.0, step=0.01, label="its error, in deviations of the target")
     std = number(1.0, 0.1, 2.0, step=0.01, label="deviation of the data", log=True)
-    unit = choice("image", ["image", "noise"], label="map: amplified in")
+    unit = choice("image", ["image", "noise"], label="amplified in")
     toy = fixed(_toy)
 
     def parameterization(self) -> Parameterization:

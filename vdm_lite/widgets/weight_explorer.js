@@ -76,14 +76,14 @@ export function render({ model, el }) {
   const top = ui.chart({
     label: "Weight, density and factor",
     x: { label: "log SNR λ", range: [-5, 13.3] },
-    y: { label: "power of ten", range: EXPLORED_POWERS },
+    y: { label: "p, w and w/p, as powers of ten", range: EXPLORED_POWERS },
     height: 280,
     wide: true,
   });
   const bottom = ui.chart({
     label: "The augmentation distribution of the weight",
     x: { label: "log SNR λ", range: [-5, 13.3] },
-    y: { label: "share of w at the noisy end", range: [0, 1] },
+    y: { label: "w and p_w, over w at the noisy end", range: [0, 1] },
     height: 250,
     wide: true,
   });

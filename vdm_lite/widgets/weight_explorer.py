@@ -49,7 +49,7 @@ class WeightExplorer(Widget):
     """
 
     module = "weight_explorer"
-    title = "What does a weight count, and how is it drawn?"
+    title = "A weight: how often, how much, and which noise"
     recipe = choice("EDM", [*weighting.RECIPES, "drawn"], label="weight w")
     schedule = choice("its own", ["its own", *SCHEDULES], label="density p of")
     bias = number(2.0, -4.0, 8.0, step=0.1, label="bias k of the sigmoid")
