@@ -1,0 +1,228 @@
+"""The numbers that all widgets share: the JavaScript of numerics, gaussian, mixtures, schedules."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from vdm_lite import exact, gaussian, quadrature, schedules
+
+F64 = torch.float64
+TOYS = {"two bumps": exact.TWO_BUMPS, "8 levels": exact.EIGHT_LEVELS}
+CURVES = {
+    "linear": schedules.Linear,
+    "cosine": schedules.Cosine,
+    "flow matching": schedules.FlowMatching,
+    "EDM": schedules.EDM,
+    "beta-linear": schedules.BetaLinear,
+}
+
+
+@pytest.fixture
+def evaluate(browser: Any, widget_server: Any) -> Iterator[Callable[..., Any]]:
+    """Evaluate a JavaScript function of (module, argument) in the browser."""
+    page = browser.new_page()
+    page.goto(widget_server.address + "blank.html")
+
+    def call(module: str, function: str, argument: Any = None) -> Any:
+        script = f"async given => ({function})(await import('/widgets/{module}.js'), given)"
+        return page.evaluate(script, argument)
+
+    yield call
+    page.close()
+
+
+def uniform(low: float, high: float, *shape: int) -> Tensor:
+    return low + (high - low) * torch.rand(*shape, dtype=F64)
+
+
+def close(actual: Any, expected: Any, rtol: float = 1e-6, atol: float = 1e-9) -> None:
+    assert_close(torch.as_tensor(actual, dtype=F64), expected.double(), rtol=rtol, atol=atol)
+
+
+def mixture(toy: exact.GaussianMixture) -> dict[str, list[float]]:
+    return {name: getattr(toy, name).flatten().tolist() for name in ("weights", "means", "stds")}
+
+
+# numerics.js
+
+
+@pytest.mark.parametrize(
+    "name, function, low, high",
+    [
+        ("sigmoid", torch.sigmoid, -30, 30),
+        ("softplus", torch.nn.functional.softplus, -30, 15),  # torch is exact up to 20
+        ("erfc", torch.special.erfc, -5, 8),
+        ("ndtri", torch.special.ndtri, 0, 1),
+    ],
+)
+def test_functions_of_one_number(javascript, name, function, low, high):
+    x = uniform(low, high, 300)
+    close(javascript("numerics", name, x[:, None].tolist()), function(x), rtol=1e-13, atol=1e-14)
+
+
+def test_tails_keep_their_digits(javascript):
+    p = uniform(-60, -1, 300).exp()
+    close(javascript("numerics", "ndtri", p[:, None].tolist()), torch.special.ndtri(p), 1e-13, 0)
+    x = uniform(1, 20, 300)
+    close(javascript("numerics", "erfc", x[:, None].tolist()), torch.special.erfc(x), 1e-13, 0)
+    assert javascript("numerics", "ndtri", [[0], [1]]) == [-torch.inf, torch.inf]
+    assert javascript("numerics", "softplus", [[1000], [-1000]]) == [1000, 0]
+
+
+def test_nodes_and_weights_are_those_of_the_library(javascript):
+    for low, high, panels in ((0, 1, 64), (-8, 10, 64), (-2.5, 3, 7)):
+        (made,) = javascript("numerics", "legendre", [[low, high, panels]])
+        nodes, weights = quadrature.interval(low, high, panels)
+        close(made["nodes"], nodes, rtol=0, atol=1e-13)
+        close(made["weights"], weights, rtol=1e-12, atol=0)
+    (made,) = javascript("numerics", "legendre", [[-8, 10]])
+    close(made["nodes"], quadrature.interval(-8, 10)[0], rtol=0, atol=1e-13)
+    for arguments in ((), (91,), (151, 8)):
+        (made,) = javascript("numerics", "normalNodes", [list(arguments)])
+        nodes, weights = quadrature.normal(*arguments)
+        close(made["nodes"], nodes, rtol=0, atol=1e-14)
+        close(made["weights"], weights, rtol=1e-12, atol=0)
+
+
+def test_even_numbers_and_sums(javascript):
+    (made,) = javascript("numerics", "linspace", [[-8, 10, 37]])
+    close(made, torch.linspace(-8, 10, 37, dtype=F64), rtol=0, atol=1e-13)
+    assert made[-1] == 10
+    assert javascript("numerics", "sum", [[[1, 2, 4.5]], [[]]]) == [7.5, 0]
+
+
+def test_bisection_of_a_falling_and_a_rising_function(evaluate):
+    bisect = "({ bisect }) => [bisect((x) => x ** 3 - 2, 0, 2), bisect((x) => 5 - x * x, 0, 4)]"
+    found = evaluate("numerics", bisect)
+    close(found, torch.tensor([2 ** (1 / 3), 5**0.5], dtype=F64), rtol=0, atol=1e-14)
+
+
+def test_random_numbers_repeat_and_have_their_distributions(evaluate):
+    draw = """({ generator }, seed) => {
+      const made = generator(seed);
+      const many = { length: 20000 };
+      return [Array.from(many, made.uniform), Array.from(many, made.normal)];
+    }"""
+    first, again, other = (evaluate("numerics", draw, seed) for seed in (3, 3, 4))
+    assert first == again != other
+    even, normal = torch.tensor(first, dtype=F64)
+    assert even.min() >= 0 and even.max() < 1
+    close([even.mean(), even.var()], torch.tensor([0.5, 1 / 12]), rtol=0, atol=0.01)
+    close([normal.mean(), normal.var()], torch.tensor([0.0, 1.0]), rtol=0, atol=0.05)
+    for sample in (2 * even - 1, normal):  # neither neighbors nor the two seeds belong together
+        assert torch.corrcoef(torch.stack([sample[1:], sample[:-1]]))[0, 1].abs() < 0.03
+    assert torch.corrcoef(torch.tensor([first[0], other[0]]))[0, 1].abs() < 0.03
+    # Kolmogorov: the largest distance to the distribution function
+    ranks = (torch.arange(20000, dtype=F64) + 0.5) / 20000
+    assert (even.sort().values - ranks).abs().max() < 0.012
+    assert (torch.special.ndtr(normal.sort().values) - ranks).abs().max() < 0.012
+
+
+# gaussian.js
+
+
+@pytest.mark.parametrize("name", ["alpha", "sigma"])
+def test_scales(javascript, name):
+    logsnr = uniform(-20, 20, 300)
+    expected = getattr(gaussian, name)(logsnr)
+    close(javascript("gaussian", name, logsnr[:, None].tolist()), expected, atol=0)
+
+
+def test_transitions_and_posteriors(javascript):
+    logsnr_t = uniform(-15, 13, 300)
+    logsnr_s = logsnr_t + uniform(-12, 2, 300).exp()
+    pairs = torch.stack([logsnr_s, logsnr_t], 1).tolist()
+    close(javascript("gaussian", "removed", pairs), gaussian.removed(logsnr_s, logsnr_t), atol=0)
+    made = javascript("gaussian", "transition", pairs)
+    scale, variance = gaussian.transition(logsnr_s, logsnr_t)
+    close([each["scale"] for each in made], scale, atol=0)
+    close([each["variance"] for each in made], variance, atol=0)
+    z, x = uniform(-3, 3, 2, 300)
+    given = torch.stack([z, x, logsnr_s, logsnr_t], 1).tolist()
+    made = javascript("gaussian", "posterior", given)
+    q = gaussian.posterior(z[:, None], x[:, None], logsnr_s, logsnr_t)
+    close([each["mean"] for each in made], q.mean[:, 0])
+    close([each["variance"] for each in made], q.var[:, 0], atol=0)
+
+
+def test_densities_and_divergences(javascript):
+    mean_q, mean_p, x = uniform(-3, 3, 3, 300)
+    var_q, var_p = uniform(-5, 3, 2, 300).exp()
+    var_p[:100] = var_q[:100] * (1 + uniform(-1e-6, 1e-6, 100))  # where digits are at stake
+    q, p = gaussian.Normal(mean_q[:, None], var_q[:, None]), gaussian.Normal(mean_p, var_p)
+    p = gaussian.Normal(p.mean[:, None], p.var[:, None])
+    given = torch.stack([mean_q, var_q, mean_p, var_p], 1).tolist()
+    close(javascript("gaussian", "normalKl", given), gaussian.kl(q, p), atol=1e-12)
+    given = torch.stack([x, mean_q, var_q], 1).tolist()
+    expected = gaussian.log_prob(q, x[:, None]).exp()[:, 0]
+    close(javascript("gaussian", "normalDensity", given), expected, atol=0)
+
+
+# mixtures.js
+
+
+def unequal() -> exact.GaussianMixture:
+    weights = torch.tensor([0.5, 0.2, 0.3], dtype=F64)
+    means = torch.tensor([[-1.5], [0.1], [1.2]], dtype=F64)
+    return exact.GaussianMixture(weights, means, torch.tensor([0.4, 0.0, 0.2], dtype=F64))
+
+
+@pytest.mark.parametrize("toy", [exact.TWO_BUMPS, exact.EIGHT_LEVELS, unequal()])
+def test_mixtures(javascript, toy):
+    z, logsnr = uniform(-3, 3, 250), uniform(-10, 12, 250)
+    given = [[mixture(toy), *pair] for pair in torch.stack([z, logsnr], 1).tolist()]
+    column = z[:, None]
+    for name, expected in {
+        "marginalDensity": toy.log_marginal(column, logsnr).exp(),
+        "energy": toy.energy(column, logsnr),
+        "score": toy.score(column, logsnr)[:, 0],
+        "denoise": toy.denoise(column, logsnr)[:, 0],
+    }.items():
+        close(javascript("mixtures", name, given), expected)
+    given = [[mixture(toy), level] for level in logsnr.tolist()]
+    close(javascript("mixtures", "mmse", given), toy.mmse(logsnr), atol=1e-99)
+    close(javascript("mixtures", "fourthMoment", given), toy.fourth_moment(logsnr), atol=1e-99)
+
+
+def test_the_two_bumps_are_those_of_the_library(evaluate):
+    assert evaluate("mixtures", "({ TWO_BUMPS }) => TWO_BUMPS") == mixture(exact.TWO_BUMPS)
+
+
+# schedules.js
+
+
+def test_schedules_have_the_names_that_the_tests_know(evaluate):
+    assert evaluate("schedules", "({ SCHEDULES }) => SCHEDULES") == list(CURVES)
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_schedules(evaluate, name):
+    look = """({ makeSchedule }, [name, high, low, times, levels]) => {
+      const schedule = makeSchedule(name, high, low);
+      return [times.map(schedule.logsnr), times.map(schedule.slope), levels.map(schedule.timeOf),
+        levels.map(schedule.density), schedule.ends];
+    }"""
+    for _ in range(20):
+        high, low = uniform(0.5, 15, ()).item(), uniform(-15, -0.5, ()).item()
+        schedule = CURVES[name](high, low)
+        times, levels = uniform(0, 1, 20), uniform(low, high, 20)
+        times[:2] = torch.tensor([0.0, 1.0])
+        given = [name, high, low, times.tolist(), levels.tolist()]
+        logsnr, slope, back, density, ends = evaluate("schedules", look, given)
+        expected = schedules.rate(schedule, times)
+        close(logsnr, expected[0])
+        close(slope, expected[1])
+        close(back, schedules.time_of(schedule, levels))
+        close(density, schedules.density(schedule, levels))
+        assert ends == [high, low]
+
+
+def test_no_density_beyond_the_ends(evaluate):
+    look = "({ makeSchedule }, name) => [-9, -8, 10, 11].map(makeSchedule(name, 10, -8).density)"
+    for name, curve in CURVES.items():
+        levels = torch.tensor([-9.0, -8.0, 10.0, 11.0], dtype=F64)
+        close(evaluate("schedules", look, name), schedules.density(curve(10.0, -8.0), levels))
