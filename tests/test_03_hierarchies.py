@@ -250,6 +250,13 @@ def test_smallest_gap_agrees_with_the_closed_forms():
         assert_close(smallest_gap(model, sees, links), model.gap(x, q)[0], rtol=0, atol=1e-8)
 
 
+def test_smallest_gap_finds_the_deepest_valley():
+    # From weights of zero the search ends at 3.2811 nats, in a valley of its own.
+    model = LinearHierarchy([matrix([1, 1], [1, -3], [0, 1]), matrix([1], [0.4])], [0.8, 0.5])
+    found = smallest_gap(model, *arrows([1, 0, 0], "ab", "2a"))
+    assert found.item() == pytest.approx(2.8551, abs=5e-5)
+
+
 def test_smallest_gap_refuses_cycles_and_other_shapes():
     sees, links = arrows([1, 1, 1], "a2", "2a")
     with pytest.raises(ValueError, match="links: expected no cycle"):

@@ -18,6 +18,8 @@ from torch.distributions import MultivariateNormal, kl_divergence
 from vdm_lite import checks
 from vdm_lite.elbo import Elbo
 
+STARTS = 4  # of the searches for the smallest gap
+
 
 class LinearHierarchy:
     """``weights`` are W_1 (D, n_1), W_2 (n_1, n_2), …; ``stds`` are s_1, s_2, … > 0.
@@ -200,44 +202,50 @@ def smallest_gap(model: LinearHierarchy, sees: Tensor, links: Tensor) -> Tensor:
 
     Under q, ``z_i = k_i x + sum_j l_ij z_j + n_i`` with independent Gaussian noise. ``sees`` (n,)
     says which coordinates of z depend on x, ``links`` (n, n) where l_ij may differ from 0; without
-    cycles, else ``ValueError``. In nats, by L-BFGS, in float64 to about nine digits
-    (fewer where the posterior is nearly degenerate).
+    cycles, else ``ValueError``. In nats, in float64 to about nine digits (fewer where the posterior
+    is nearly degenerate). The best k and noise for given l are closed forms; l is the best that
+    L-BFGS finds from several starts, as there can be several valleys.
     """
     n = sum(model.sizes)
     checks.require(sees.shape == (n,), "sees", f"shape ({n},)", tuple(sees.shape))
     checks.require(links.shape == (n, n), "links", f"shape {(n, n)}", tuple(links.shape))
+    sees, links = sees != 0, links != 0
     precision, covariance = model.precision(), model.covariance()
-    sees, links = ((each != 0).to(precision) for each in (sees, links))
-    no_cycle = not links.matrix_power(n).any()
+    no_cycle = not links.to(precision).matrix_power(n).any()
     checks.require(no_cycle, "links", "no cycle", "one")
-    unit = torch.eye(len(covariance)).to(precision)
-    exact = model.posterior(unit).mean.T  # the posterior's mean is exact @ x
-    start = [torch.zeros(shape).to(precision) for shape in (exact.shape, links.shape)]
-    gains, response = (each.requires_grad_() for each in start)
-    log_var = (-precision.diagonal().log()).requires_grad_()
+    eye = torch.eye(n).to(precision)
+    exact = model.posterior(torch.eye(len(covariance)).to(precision)).mean.T
+    spread = exact @ covariance @ exact.T  # of the posterior's mean, exact @ x
 
-    def gap() -> Tensor:
-        flow = torch.linalg.inv(torch.eye(n).to(precision) - links * response)
-        noise, error = flow * (log_var / 2).exp(), flow @ (sees[:, None] * gains) - exact
-        spread = noise @ noise.T + error @ covariance @ error.T
-        return 0.5 * ((precision @ spread).trace() - n - log_var.sum() - precision.logdet())
+    def gap(weights: Tensor) -> Tensor:
+        # z = flow @ (k x + n): the best noise has variance 1 / power_ii, the best k fits the mean.
+        flow = torch.linalg.inv(eye - (0 * eye).masked_scatter(links, weights))
+        heard = precision @ flow
+        power, read = flow.T @ heard, heard[:, sees]
+        mended = torch.linalg.solve(power[sees][:, sees], read.T @ spread @ read).trace()
+        noise = power.diagonal().log().sum() - precision.logdet()
+        return 0.5 * (noise + (precision * spread).sum() - mended)
 
-    return _minimum(gap, [gains, response, log_var])
+    starts = torch.randn(STARTS, int(links.sum()), generator=torch.Generator().manual_seed(0))
+    starts[0] = 0
+    return torch.stack([_minimum(gap, start.to(precision)) for start in starts]).min()
 
 
-def _minimum(function: Callable[[], Tensor], arguments: Sequence[Tensor]) -> Tensor:
-    """The least value of a smooth function of the ``arguments``, which are changed."""
+def _minimum(function: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
+    """The least value of a smooth function that a search from ``start`` (k,) finds."""
+    argument = start.requires_grad_()
     search = {"tolerance_grad": 1e-12, "tolerance_change": 1e-16, "line_search_fn": "strong_wolfe"}
-    optimizer = torch.optim.LBFGS(arguments, max_iter=2000, **search)
+    optimizer = torch.optim.LBFGS([argument], max_iter=2000, **search)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        value = function()
+        value = function(argument)
         value.backward()
         return value
 
-    optimizer.step(closure)
-    return function().detach()
+    if len(start) > 0:
+        optimizer.step(closure)
+    return function(argument).detach()
 
 
 def _image(q: MultivariateNormal, matrix: Tensor) -> MultivariateNormal:
