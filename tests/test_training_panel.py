@@ -360,7 +360,7 @@ def test_the_html_form_is_complete_and_needs_no_script():
     page = bundle["text/html"]
     assert re.findall(r"<script|onclick|<button|https?:", page) == []
     assert "Two &lt;moons&gt;" in page
-    assert "Paused. Step 12 of 30." in page
+    assert '<span role="status">Paused.</span> Step 12 of 30. Loss ' in page
     assert NEEDS_KERNEL in page
     curve, samples = re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,', page)
     assert curve.startswith("Loss in nats per example against the training step, from ")
@@ -372,10 +372,10 @@ def test_the_html_form_is_complete_and_needs_no_script():
 def test_the_form_is_that_of_the_moment():
     shown = panel()
     before = shown._repr_mimebundle_()["text/html"]
-    assert "Ready. Step 0 of 30." in before
+    assert "Ready.</span> Step 0 of 30." in before
     assert "Empty axes" in before
     shown.train()
-    assert "Finished. Step 30 of 30." in shown._repr_mimebundle_()["text/html"]
+    assert "Finished.</span> Step 30 of 30." in shown._repr_mimebundle_()["text/html"]
 
 
 def test_colab_gets_the_panel_itself(monkeypatch):

@@ -182,25 +182,29 @@ class TrainingPanel(VBox):
         self._pause.on_click(lambda _: self.pause())
         self._reset.on_click(lambda _: self.reset())
         self._progress = IntProgress(max=self._steps)
-        self._status, self._curve, self._samples = HTML(), HTML(), HTML()
+        self._status, self._numbers, self._curve, self._samples = (HTML() for _ in range(4))
         row = partial(HBox, layout=Layout(flex_flow="row wrap", align_items="center"))
         controls = row([self._start, self._pause, self._reset, self._progress])
-        return [self._head, controls, self._status, row([self._curve, self._samples])]
+        told, pictures = row([self._status, self._numbers]), row([self._curve, self._samples])
+        return [self._head, controls, told, pictures]
 
     def _turn(self, state: str) -> None:
         self.state = state
         self._start.disabled = state not in ("ready", "paused")
         self._pause.disabled = state != "running"
+        error = "" if self.error is None else f" {type(self.error).__name__}: {self.error}"
+        # Read aloud when it changes, and so without the numbers.
+        self._status.value = (
+            f'<span role="status">{escape(state.capitalize() + "." + error)}</span>'
+        )
         self._show_numbers()
 
     def _show_numbers(self) -> None:
         self._progress.value = self.step
-        told = [f"{self.state.capitalize()}. Step {self.step} of {self._steps}."]
+        loss = ""
         if self.losses:
-            told.append(f"Loss {running_mean(self._shown())[-1]:.3f} {self._unit} (running mean).")
-        if self.error is not None:
-            told.append(f"{type(self.error).__name__}: {self.error}")
-        self._status.value = f'<span role="status">{escape(" ".join(told))}</span>'
+            loss = f" Loss {running_mean(self._shown())[-1]:.3f} {self._unit} (running mean)."
+        self._numbers.value = f"Step {self.step} of {self._steps}.{loss}"
 
     def _show_pictures(self) -> None:
         begun = time.monotonic()
@@ -234,9 +238,10 @@ class TrainingPanel(VBox):
         return nats if self._dims is None else nats / (self._dims * math.log(2))
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        parts = (self._head, self._curve, self._samples, self._status)
-        title, curve, samples, status = (part.value for part in parts)
-        page = f"<p>{title}</p><p>{curve} {samples}</p><p>{status} <em>{NEEDS_KERNEL}</em></p>"
+        parts = (self._head, self._curve, self._samples, self._status, self._numbers)
+        title, curve, samples, status, numbers = (part.value for part in parts)
+        told = f"<p>{status} {numbers} <em>{NEEDS_KERNEL}</em></p>"
+        page = f"<p>{title}</p><p>{curve} {samples}</p>{told}"
         bundle = super()._repr_mimebundle_(**kwargs)
         if "google.colab" not in sys.modules:  # there the form would hide the panel itself
             bundle["text/html"] = f'<div class="training-panel">{page}</div>'
