@@ -8,6 +8,7 @@ from vdm_lite.widgets.inference_graph import InferenceGraph
 from vdm_lite.widgets.infinite_depth import InfiniteDepth
 from vdm_lite.widgets.parameterization_converter import ParameterizationConverter
 from vdm_lite.widgets.posterior_explorer import PosteriorExplorer
+from vdm_lite.widgets.time_samplers import TimeSamplers
 from vdm_lite.widgets.vae_gap import VaeGap
 from vdm_lite.widgets.weight_explorer import WeightExplorer
 
@@ -17,6 +18,7 @@ ALL: tuple[type, ...] = (
     InfiniteDepth,
     ParameterizationConverter,
     PosteriorExplorer,
+    TimeSamplers,
     VaeGap,
     WeightExplorer,
 )
@@ -29,6 +31,7 @@ __all__ = [
     "InfiniteDepth",
     "ParameterizationConverter",
     "PosteriorExplorer",
+    "TimeSamplers",
     "VaeGap",
     "WeightExplorer",
 ]

@@ -1,0 +1,427 @@
+// Chapter 10: the loss of a batch of the two-bump toy under five samplers of the times.
+
+import { area, format, line, rule, text } from "./chart.js";
+import { alpha, sigma } from "./gaussian.js";
+import { TWO_BUMPS } from "./mixtures.js";
+import { generator, legendre, normalNodes } from "./numerics.js";
+import { panel } from "./panel.js";
+import { makeSchedule } from "./schedules.js";
+
+export const SAMPLER_NAMES = ["uniform", "low discrepancy", "jittered strata", "adaptive", "minimum variance"];
+const SAMPLER_COUNT = SAMPLER_NAMES.length;
+const CLEANEST_LEVEL = 10;
+const NOISIEST_LEVEL = -8;
+const LEVEL_SPAN = CLEANEST_LEVEL - NOISIEST_LEVEL;
+const DENSITY_BINS = 1000;
+const BATCH_COUNT = 1000;
+const MOMENT_STEP = 0.04;
+const samplerCache = new Map();
+
+/** What `make()` returns, made once for each key. */
+function samplerMemory(key, make) {
+  if (!samplerCache.has(key)) samplerCache.set(key, make());
+  return samplerCache.get(key);
+}
+
+/** The named schedule between the chapter's end points. */
+function samplerSchedule(name) {
+  return samplerMemory(name, () => makeSchedule(name, CLEANEST_LEVEL, NOISIEST_LEVEL));
+}
+
+// The exact variance
+
+/** What a level does to two equal bumps at -far and far: x_hat = gain z + pull tanh(turn z). */
+function bumpsAt(logsnr) {
+  const [a, s] = [alpha(logsnr), sigma(logsnr)];
+  const [far, width] = [TWO_BUMPS.means[1], TWO_BUMPS.stds[1]];
+  const v = (a * width) ** 2 + s ** 2;
+  return { a, s, v, far, pull: (far * s ** 2) / v, gain: (a * width ** 2) / v, turn: (a * far) / v, within: (width * s) ** 2 / v };
+}
+
+/** Logarithms of E e^2 and E e^4 of the exact denoiser's noise error e, on the library's nodes. */
+function logMoments(logsnr) {
+  const { a, v, far, pull, turn, within } = bumpsAt(logsnr);
+  const apart = 4 * pull ** 2; // the two bumps' squared distance given z
+  const expected = (count, of) => {
+    const { nodes, weights } = samplerMemory(count, () => normalNodes(count));
+    const values = nodes.map((node) => {
+      const both = (1 - Math.tanh(turn * (a * far + Math.sqrt(v) * node)) ** 2) / 4;
+      return of(apart * both, both); // both: the product of the two bumps' probabilities given z
+    });
+    return Math.log(nodeSum(values, weights));
+  };
+  return {
+    mean: logsnr + expected(91, (between) => within + between),
+    square: 2 * logsnr + expected(151, (between, both) =>
+      apart * between * (1 - 3 * both) + 6 * between * within + 3 * within ** 2),
+  };
+}
+
+/** For each six neighbors on a grid of levels, Newton's coefficients of the curve through them. */
+function momentTable() {
+  return samplerMemory("moments", () => {
+    const count = Math.round(LEVEL_SPAN / MOMENT_STEP) + 5;
+    const levels = Array.from({ length: count }, (_, i) => NOISIEST_LEVEL + (i - 2) * MOMENT_STEP);
+    const known = levels.map(logMoments);
+    const table = (name) => {
+      const columns = [known.map((each) => each[name])];
+      for (let n = 1; n < 6; n++) columns.push(columns[n - 1].slice(1).map((value, i) => (value - columns[n - 1][i]) / n));
+      return columns;
+    };
+    return { mean: table("mean"), square: table("square") };
+  });
+}
+
+/** E e^2 and E e^4 of the exact denoiser's noise error at a level, from the table. */
+export function noiseMoments(logsnr) {
+  const { mean, square } = momentTable();
+  const place = (logsnr - NOISIEST_LEVEL) / MOMENT_STEP;
+  const first = Math.max(0, Math.min(mean[5].length - 1, Math.floor(place)));
+  const x = place - first + 2; // the neighbors stand at 0, 1, … 5
+  let [m, s] = [mean[5][first], square[5][first]];
+  for (let n = 4; n >= 0; n--) {
+    m = mean[n][first] + (x - n) * m;
+    s = square[n][first] + (x - n) * s;
+  }
+  return { mean: Math.exp(m), square: Math.exp(s) };
+}
+
+/** Nodes and weights for u in [0, 1], dense near both ends, where schedules may be steep. */
+function shiftNodes(batch) {
+  const { nodes, weights } = legendre(0, 1, Math.ceil(128 / batch));
+  const places = nodes.map((u) => u ** 2 * (3 - 2 * u));
+  return { places, weights: weights.map((weight, j) => weight * 6 * nodes[j] * (1 - nodes[j])) };
+}
+
+/**
+ * Mean, and variance of the batch mean for independent, shifted and jittered points, of a function
+ * of time given as `value(t)`: {mean, independent, shifted, jittered}.
+ */
+function timeParts(value, batch) {
+  const { places, weights } = shiftNodes(batch);
+  const values = Array.from({ length: batch }, (_, i) => Array.from(places, (u) => value((i + u) / batch)));
+  const cells = values.map((cell) => nodeSum(cell, weights));
+  const mean = cells.reduce((total, cell) => total + cell, 0) / batch;
+  const shift = Array.from(places, (_, j) => values.reduce((total, cell) => total + cell[j], 0) / batch);
+  let [all, within] = [0, 0];
+  values.forEach((cell, i) => {
+    all += nodeSpread(cell, weights, mean) / batch;
+    within += nodeSpread(cell, weights, cells[i]) / batch;
+  });
+  return { mean, independent: all / batch, shifted: nodeSpread(shift, weights, mean), jittered: within / batch };
+}
+
+function nodeSum(values, weights) {
+  let total = 0;
+  for (let j = 0; j < values.length; j++) total += weights[j] * values[j];
+  return total;
+}
+
+function nodeSpread(values, weights, center) {
+  let total = 0;
+  for (let j = 0; j < values.length; j++) total += weights[j] * (values[j] - center) ** 2;
+  return total;
+}
+
+/** Both parts of the variance with uniform times, by schedule and batch size. */
+function uniformParts(schedule, batch) {
+  return samplerMemory(`${schedule} ${batch}`, () => {
+    const { logsnr, slope } = samplerSchedule(schedule);
+    const parts = timeParts((t) => -0.5 * slope(t) * noiseMoments(logsnr(t)).mean, batch);
+    return { ...parts, rest: uniformRest(schedule) };
+  });
+}
+
+/** E_t Var(l | t) for one coordinate. */
+function uniformRest(schedule) {
+  return samplerMemory(`rest ${schedule}`, () => {
+    const { logsnr, slope } = samplerSchedule(schedule);
+    const { places, weights } = shiftNodes(1);
+    const values = Array.from(places, (t) => {
+      const { mean, square } = noiseMoments(logsnr(t));
+      return (slope(t) / 2) ** 2 * (square - mean ** 2);
+    });
+    return nodeSum(values, weights);
+  });
+}
+
+/** Levels with weights for integrals between the ends, and both moments there. */
+function densityNodes() {
+  return samplerMemory("levels", () => {
+    const { nodes, weights } = legendre(NOISIEST_LEVEL, CLEANEST_LEVEL);
+    return { weights, moments: Array.from(nodes, (level) => noiseMoments(level)) };
+  });
+}
+
+/**
+ * The loss at a level to which a density is proportional: the mean for "adaptive", the root mean
+ * square over `dimension` coordinates (per coordinate) for "minimum variance".
+ */
+function densityHeight(kind, dimension, { mean, square }) {
+  return kind === "adaptive" ? mean : Math.sqrt((square - mean ** 2) / dimension + mean ** 2);
+}
+
+/** Variance of the batch mean with levels from a density, low discrepancy below it. */
+function densityParts(kind, dimension, batch) {
+  const { weights, moments } = densityNodes();
+  const heights = moments.map((each) => densityHeight(kind, dimension, each));
+  const total = nodeSum(heights, weights);
+  const noisy = moments.map(({ mean, square }, j) => (square - mean ** 2) / heights[j]);
+  const rest = (total * nodeSum(noisy, weights)) / 4 / dimension / batch;
+  if (kind === "adaptive") return { times: 0, rest }; // the loss has the same mean at every level
+  const masses = densityMasses(kind, dimension);
+  const { shifted } = timeParts((u) => {
+    const each = noiseMoments(CLEANEST_LEVEL - LEVEL_SPAN * warpTime(u, masses).t);
+    return (total * each.mean) / 2 / densityHeight(kind, dimension, each);
+  }, batch);
+  return { times: shifted, rest };
+}
+
+/**
+ * The variance of the mean loss of a batch, per coordinate of D copies of the toy (eq-copies), in
+ * its two parts for each sampler: {truth, parts: [{times, rest}]}, in nats and nats^2.
+ */
+export function exactVariances(schedule, dimension, batch) {
+  const { mean, independent, shifted, jittered, rest } = uniformParts(schedule, batch);
+  const noise = rest / dimension / batch;
+  const parts = [independent, shifted, jittered].map((times) => ({ times, rest: noise }));
+  for (const kind of SAMPLER_NAMES.slice(3)) parts.push(densityParts(kind, dimension, batch));
+  return { truth: mean, parts };
+}
+
+// The five samplers
+
+/** Both moments at two Gauss points in each bin of a linear schedule's time. */
+function binMoments() {
+  return samplerMemory("bins", () => {
+    const width = LEVEL_SPAN / DENSITY_BINS;
+    const at = (bin, point) => noiseMoments(CLEANEST_LEVEL - width * (bin + 0.5 + point / Math.sqrt(12)));
+    return Array.from({ length: DENSITY_BINS }, (_, bin) => [at(bin, -1), at(bin, 1)]);
+  });
+}
+
+/** The running sums of a density's bins over a linear schedule's time; the last one is 1. */
+export function densityMasses(kind, dimension) {
+  return samplerMemory(`${kind} ${kind === "adaptive" || dimension}`, () => {
+    let total = 0;
+    const upper = binMoments().map((pair) => {
+      for (const each of pair) total += densityHeight(kind, dimension, each);
+      return total;
+    });
+    return upper.map((sum) => sum / total);
+  });
+}
+
+/** A uniform time warped to the bins with these running sums, and the density there. */
+export function warpTime(u, upper) {
+  let [low, high] = [0, upper.length - 1];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (upper[middle] > u) high = middle;
+    else low = middle + 1;
+  }
+  const lower = low > 0 ? upper[low - 1] : 0;
+  const mass = upper[low] - lower;
+  const inside = Math.min(1, Math.max(0, (u - lower) / mass));
+  return { t: (low + inside) / upper.length, p: upper.length * mass };
+}
+
+/** The random numbers of one batch: for the times (in [0, 1)), and for its examples and noises. */
+export function drawBatch(random, batch, dimension) {
+  const many = (n, draw) => Array.from({ length: n }, draw);
+  const { means, stds } = TWO_BUMPS;
+  const bump = () => (random.uniform() < 0.5 ? 0 : 1);
+  const example = (k) => means[k] + stds[k] * random.normal();
+  return {
+    shift: random.uniform(),
+    alone: many(batch, () => random.uniform()),
+    jitter: many(batch, () => random.uniform()),
+    x: many(batch * dimension, () => example(bump())),
+    noise: many(batch * dimension, () => random.normal()),
+  };
+}
+
+/** The first batch that a seed gives. */
+export function firstBatch(seed, batch, dimension) {
+  return drawBatch(generator(seed), batch, dimension);
+}
+
+/** Times of a batch and their densities from five samplers: [{t: [batch], p: [batch]}]. */
+export function batchTimes({ shift, alone, jitter }, dimension) {
+  const batch = alone.length;
+  const ones = alone.map(() => 1);
+  const even = alone.map((_, i) => (shift + i / batch) % 1);
+  // In order: the mean of the batch does not see which example has which time.
+  const strata = jitter.map((u, i) => Math.min((i + u) / batch, 1 - Number.EPSILON));
+  const warped = SAMPLER_NAMES.slice(3).map((kind) => {
+    const masses = densityMasses(kind, dimension);
+    const found = even.map((u) => warpTime(u, masses));
+    return { t: found.map(({ t }) => t), p: found.map(({ p }) => p) };
+  });
+  return [{ t: alone, p: ones }, { t: even, p: ones }, { t: strata, p: ones }, ...warped];
+}
+
+/** Log SNR, and its fall per unit of time, at the times of one sampler: a density has its own. */
+function samplerLevel(sampler, schedule, t) {
+  if (sampler >= 3) return { level: CLEANEST_LEVEL - LEVEL_SPAN * t, fall: LEVEL_SPAN };
+  const { logsnr, slope } = samplerSchedule(schedule);
+  return { level: logsnr(t), fall: -slope(t) };
+}
+
+/** ||x - E[x | z]||^2 of one example, whose coordinates start at `from`. */
+function exampleError(x, noise, from, dimension, logsnr) {
+  const { a, s, pull, gain, turn } = bumpsAt(logsnr);
+  let total = 0;
+  for (let i = from; i < from + dimension; i++) {
+    const z = a * x[i] + s * noise[i];
+    total += (x[i] - gain * z - pull * Math.tanh(turn * z)) ** 2;
+  }
+  return total;
+}
+
+/** The loss of a batch per coordinate, 1/2 (-dlambda/dt) SNR ||x - x_hat||^2 / p, by sampler. */
+export function batchLosses(schedule, dimension, { x, noise, ...uniforms }) {
+  return batchTimes(uniforms, dimension).map(({ t, p }, sampler) => {
+    const losses = t.map((time, i) => {
+      const { level, fall } = samplerLevel(sampler, schedule, time);
+      const error = exampleError(x, noise, i * dimension, dimension, level);
+      return (fall * Math.exp(level) * error) / 2 / p[i];
+    });
+    return losses.reduce((sum, loss) => sum + loss, 0) / t.length / dimension;
+  });
+}
+
+/** Mean and standard deviation of sampled losses, and the standard error of the latter. */
+export function sampleMoments(losses) {
+  const mean = losses.reduce((sum, loss) => sum + loss, 0) / losses.length;
+  const power = (n) => losses.reduce((sum, loss) => sum + (loss - mean) ** n, 0) / losses.length;
+  const [second, fourth] = [power(2), power(4)];
+  const std = Math.sqrt(second);
+  return { mean, std, error: Math.sqrt((fourth - second ** 2) / losses.length) / 2 / std };
+}
+
+/** What the widget's table says once `count` batches are drawn: by sampler, as sampleMoments. */
+export function sampledTable({ schedule, copies, batch, seed }, count) {
+  const random = generator(seed);
+  const losses = SAMPLER_NAMES.map(() => []);
+  for (let b = 0; b < count; b++) {
+    batchLosses(schedule, copies, drawBatch(random, batch, copies)).forEach((loss, i) => losses[i].push(loss));
+  }
+  return losses.map(sampleMoments);
+}
+
+// The picture
+
+/** A histogram as a staircase over [low, high], its highest step at 1: {xs, ys}. */
+export function staircase(losses, low, high, steps = 32) {
+  const counts = new Array(steps).fill(0);
+  for (const loss of losses) {
+    const step = Math.floor(((loss - low) / (high - low)) * steps);
+    if (step >= 0 && step < steps) counts[step] += 1;
+  }
+  const top = Math.max(1, ...counts);
+  const edge = (k) => low + ((high - low) * k) / steps;
+  return {
+    xs: counts.flatMap((_, k) => [edge(k), edge(k + 1)]),
+    ys: counts.flatMap((count) => [count / top, count / top]),
+  };
+}
+
+/** One row for each sampler, the first one on top: a histogram, its name, one exact deviation. */
+function drawHistograms(chart, losses, { truth, parts }) {
+  const stds = parts.map(totalDeviation);
+  const [low, high] = [Math.max(0, truth - 3.6 * Math.max(...stds)), truth + 3.6 * Math.max(...stds)];
+  const rows = SAMPLER_NAMES.flatMap((name, i) => {
+    const floor = SAMPLER_COUNT - 1 - i + 0.22;
+    const { xs, ys } = staircase(losses[i], Math.max(low, truth - 4 * stds[i]), Math.min(high, truth + 4 * stds[i]));
+    const ends = [Math.max(low, truth - stds[i]), truth + stds[i]];
+    const label = (words) => (i === 0 ? words : undefined);
+    return [
+      area(xs, ys.map((y) => floor + 0.66 * y), { base: floor, color: "latent", opacity: 0.55, label: label("batch losses") }),
+      line(ends, [floor - 0.1, floor - 0.1], { color: "network", width: 4, label: label("one standard deviation either way, exact") }),
+      text(high, floor + 0.53, name, { anchor: "end" }),
+    ];
+  });
+  const middle = rule({ x: truth }, { color: "data", dash: "4 3", width: 1.5, label: "exact loss" });
+  chart.draw([...rows, middle], { x: [low, high] });
+}
+
+/** A tick at each level that one batch visits, one row for each sampler. */
+function drawLevels(chart, schedule, times) {
+  const marks = times.flatMap(({ t }, i) => {
+    const floor = SAMPLER_COUNT - 1 - i + 0.12;
+    const levels = t.map((time) => samplerLevel(i, schedule, time).level);
+    const xs = levels.flatMap((level) => [level, level, NaN]);
+    const ys = levels.flatMap(() => [floor, floor + 0.4, NaN]);
+    return [line(xs, ys, { color: "latent", width: 1.2 }), text(CLEANEST_LEVEL, floor + 0.5, SAMPLER_NAMES[i], { anchor: "end" })];
+  });
+  chart.draw(marks);
+}
+
+function totalDeviation({ times, rest }) {
+  return Math.sqrt(times + rest);
+}
+
+function tableRows(batch, { parts }, sampled) {
+  const [uniform] = parts.map(({ times, rest }) => times + rest);
+  return parts.map(({ times, rest }, i) => {
+    const drawn = sampled[i];
+    return [
+      SAMPLER_NAMES[i],
+      format(Math.sqrt(times + rest)),
+      `${format((100 * times) / (times + rest), 3)} %`,
+      format((batch * uniform) / (times + rest)),
+      drawn ? `${format(drawn.std)} ± ${format(drawn.error, 2)}` : "–",
+      drawn ? format(drawn.mean) : "–",
+    ];
+  });
+}
+
+export function render({ model, el }) {
+  const ui = panel(model, el);
+  const rows = { label: "", range: [0, SAMPLER_COUNT], ticks: [] };
+  const histograms = ui.chart({
+    label: "Histograms of the batch loss under five samplers",
+    x: { label: "loss of a batch, nats per coordinate", range: [0, 8] }, y: rows, height: 430,
+  });
+  const visits = ui.chart({
+    label: "The noise levels that the first batch visits under five samplers",
+    x: { label: "log SNR λ of the examples of one batch", range: [NOISIEST_LEVEL, CLEANEST_LEVEL] }, y: rows, height: 430,
+  });
+  const table = ui.table({
+    label: "Loss of a batch in nats per coordinate: its exact standard deviation (std), the times’ part of the variance, "
+      + "the size of a uniform batch with that std, and std and mean of the batches drawn",
+    columns: ["", "std", "times", "like uniform", "std drawn", "mean drawn"],
+  });
+  ui.button("Draw others", () => ui.set({ seed: (model.get("seed") % 999) + 1 }));
+  return ui.show((state) => {
+    const { copies, batch, schedule } = state;
+    const exact = exactVariances(schedule, copies, batch);
+    const random = generator(state.seed);
+    const losses = SAMPLER_NAMES.map(() => []);
+    let due = 0;
+    const add = () => {
+      const draws = drawBatch(random, batch, copies);
+      if (losses[0].length === 0) drawLevels(visits, schedule, batchTimes(draws, copies));
+      batchLosses(schedule, copies, draws).forEach((loss, i) => losses[i].push(loss));
+    };
+    const draw = () => {
+      due = performance.now() + 150;
+      drawHistograms(histograms, losses, exact);
+      table.draw(tableRows(batch, exact, losses[0].length > 9 ? losses.map(sampleMoments) : []));
+      ui.read("drawn", "batches drawn", losses[0].length);
+    };
+    for (const end = performance.now() + 5; losses[0].length < BATCH_COUNT && performance.now() < end;) add();
+    ui.read("truth", "exact loss per coordinate", exact.truth, { unit: "nats" });
+    const stds = exact.parts.map(totalDeviation);
+    ui.read("uniform", "std with uniform times", stds[0], { unit: "nats" });
+    ui.read("least", "std with minimum variance", stds[4], { unit: "nats" });
+    draw();
+    ui.later(() => {
+      const more = losses[0].length < BATCH_COUNT;
+      if (more) add();
+      if (!more || performance.now() > due) draw();
+      return more;
+    });
+  });
+}
