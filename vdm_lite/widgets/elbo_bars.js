@@ -1,6 +1,6 @@
 // Chapter 5: the three costs of the 8-level toy, for any depth and any end points.
 import { area, bars, format, line, rule, text } from "./chart.js";
-import { bestNoiseError, diffusionCost, diffusionLimit } from "./costs.js";
+import { bestNoiseError, diffusionCost, diffusionLimit, keepingLast, overLevels } from "./costs.js";
 import { linspace, normalNodes, sigmoid, softplus, sum } from "./numerics.js";
 import { panel } from "./panel.js";
 
@@ -9,10 +9,11 @@ const COST_TERMS = [
   { key: "reconstruction", color: "likelihood", hatch: true },
   { key: "diffusion", color: "latent", opacity: 0.6 },
 ];
+const noiseNodes = normalNodes();
 const PROFILES = [
-  { field: "layers", label: "layers T", log: true, count: 49 },
-  { field: "cleanest", label: "cleanest level λ₀ (log SNR)", count: 47 },
-  { field: "noisiest", label: "noisiest level λ₁ (log SNR)", count: 49 },
+  { field: "layers", label: "layers T", log: true, count: 31 },
+  { field: "cleanest", label: "cleanest level λ₀ (log SNR)", count: 24 },
+  { field: "noisiest", label: "noisiest level λ₁ (log SNR)", count: 25 },
 ];
 
 /** E KL(q(z_1 | x) || N(0, 1)) of levels `means` with probabilities `weights` (eq-prior-term). */
@@ -27,22 +28,13 @@ export function levelPrior({ weights, means }, logsnr) {
  * (eq-reconstruction-discrete), by quadrature over the noise.
  */
 export function levelReconstruction({ weights, means }, logsnr) {
-  const { nodes, weights: shares } = normalNodes();
-  const root = Math.exp(logsnr / 2);
-  let cost = 0;
-  for (let k = 0; k < means.length; k++) {
-    for (let j = 0; j < nodes.length; j++) {
-      // The level k itself has the exponent -noise^2 / 2; all others are seen from there.
-      let others = 0;
-      for (const mean of means) {
-        const gap = root * (means[k] - mean);
-        const exponent = -gap * (nodes[j] + gap / 2);
-        if (exponent > -45) others += Math.exp(exponent); // less would be lost in the sum
-      }
-      cost += weights[k] * shares[j] * Math.log(others);
-    }
-  }
-  return cost;
+  const step = (means[1] - means[0]) * Math.exp(logsnr / 2);
+  const surprise = (k, ratios, at) => {
+    let all = 0;
+    for (let l = 0; l < weights.length; l++) all += ratios[at + l - k];
+    return Math.log(all);
+  };
+  return overLevels(weights, step, noiseNodes, surprise);
 }
 
 /** All costs in nats, for T layers and (`limit`, `deepest`) for infinitely many. */
@@ -120,6 +112,8 @@ function drawProfile(chart, places, all, now, entropy) {
 
 export function render({ model, el }) {
   const ui = panel(model, el);
+  const toy = model.get("toy");
+  const reconstruct = remembered((logsnr) => levelReconstruction(toy, logsnr));
   const nats = { label: "nats", range: [0, 4] };
   const blank = { label: "", range: [0, 2], ticks: [] };
   const two = ui.chart({ label: "The costs as bars", x: { label: "nats", range: [0, 2] }, y: blank, height: 230 });
@@ -127,18 +121,19 @@ export function render({ model, el }) {
     const control = model.get("_fields").find(({ name }) => name === field);
     const x = { label, range: [control.low, control.high], log };
     const chart = ui.chart({ label: `The costs over ${label}`, x, y: nats, height: 230 });
-    return { field, label, chart, places: profilePlaces(control, count) };
+    const places = profilePlaces(control, count);
+    // While its own setting moves, a profile stays as it is.
+    const profileCosts = keepingLast((others) =>
+      places.map((place) => layerCosts(toy, { ...others, [field]: place }, reconstruct)));
+    return { field, label, chart, places, profileCosts };
   });
-  const toy = model.get("toy");
-  const reconstruct = remembered((logsnr) => levelReconstruction(toy, logsnr));
   return ui.show((state) => {
-    const { layers } = state;
-    const costs = levelCosts(toy, layers, state.cleanest, state.noisiest);
+    const { layers, cleanest, noisiest } = state;
+    const costs = levelCosts(toy, layers, cleanest, noisiest);
     drawBars(two, layers, costs, toy.entropy);
-    for (const { field, label, chart, places } of profiles) {
-      const all = places.map((place) => layerCosts(toy, { ...state, [field]: place }, reconstruct));
+    for (const { field, label, chart, places, profileCosts } of profiles) {
       const now = { at: state[field], total: costs.total };
-      drawProfile(chart, places, all, now, toy.entropy);
+      drawProfile(chart, places, profileCosts({ layers, cleanest, noisiest, [field]: null }), now, toy.entropy);
       const step = field === "layers" ? 1 : 0.1;
       const move = (_, { x }) => ui.set({ [field]: Number((Math.round(x / step) * step).toFixed(1)) });
       chart.handles([{ x: now.at, y: costs.total }], move, { axis: "x", labels: [label], step });

@@ -1,6 +1,6 @@
 // Chapter 6: rectangles under an error curve, and the gap to infinitely many layers.
-import { area, dots, line, rule, text } from "./chart.js";
-import { bestNoiseError, depthRate, diffusionCost, diffusionLimit, tabulated } from "./costs.js";
+import { area, dots, line } from "./chart.js";
+import { bestNoiseError, depthRate, diffusionCost, diffusionLimit, keepingLast, tabulated } from "./costs.js";
 import { legendre, linspace } from "./numerics.js";
 import { panel } from "./panel.js";
 import { makeSchedule } from "./schedules.js";
@@ -8,6 +8,8 @@ import { makeSchedule } from "./schedules.js";
 const VARIANCE = 2.5; // of the Gaussian data
 const BELIEF = 3; // where the wrong denoiser believes x to be, or at the opposite
 const WRONG = "Gaussian, wrong denoiser";
+const noiseSizes = legendre(Math.log(1e-6), Math.log(9), 16); // of log |noise|
+const DEPTHS = Array.from({ length: 11 }, (_, k) => 2 ** k); // of the dots
 const MOST_OUTLINES = 128; // more would be solid color
 const AXIS_LABELS = {
   SNR: { x: { label: "v = SNR" }, y: { label: "e(v) = E‖x − x̂‖²" } },
@@ -18,7 +20,7 @@ const AXIS_LABELS = {
 export function wrongNoiseError(logsnr) {
   const snr = Math.exp(logsnr);
   const spread = Math.sqrt(1 + VARIANCE * snr);
-  const { nodes, weights } = legendre(Math.log(1e-6), Math.log(9), 16);
+  const { nodes, weights } = noiseSizes;
   let excess = 0;
   nodes.forEach((size, i) => {
     const n = Math.exp(size);
@@ -66,15 +68,14 @@ export function depthPicture(mixtures, { layers, data, path, cleanest, noisiest,
   const levels = depthLevels(makeSchedule(path, cleanest, noisiest), layers);
   const each = Math.max(2, Math.ceil(480 / layers));
   const picture = { xs: [], curve: [], tops: [], edges: [] };
-  const over = axis === "SNR" ? (logsnr) => Math.exp(-logsnr) : () => 1;
   for (let i = layers; i > 0; i--) {
     const height = error(levels[i]) * Math.exp(-levels[i]);
     picture.edges.push(picture.xs.length);
     for (const logsnr of linspace(levels[i], levels[i - 1], each)) {
-      const scale = over(logsnr);
-      picture.xs.push(axis === "SNR" ? Math.exp(logsnr) : logsnr);
-      picture.curve.push(scale * error(logsnr));
-      picture.tops.push(scale * height * Math.exp(logsnr));
+      const snr = Math.exp(logsnr);
+      picture.xs.push(axis === "SNR" ? snr : logsnr);
+      picture.curve.push(error(logsnr) / (axis === "SNR" ? snr : 1));
+      picture.tops.push(height * (axis === "SNR" ? 1 : snr));
     }
   }
   return picture;
@@ -109,22 +110,20 @@ function drawArea(chart, picture, { layers, axis }) {
   chart.draw(marks, { x: [axis === "SNR" ? 0 : xs[0], xs.at(-1)], y: [0, top] });
 }
 
-/** The gap at depths 1, 2, 4, …, 1024, the 1/T law, and the depth that the reader has set. */
-function drawGaps(chart, mixtures, state, { gap, limit, rate }) {
-  const depths = Array.from({ length: 11 }, (_, k) => 2 ** k);
-  const gaps = depths.map((layers) => depthCost(mixtures, { ...state, layers }) - limit);
-  const law = [1, depths.at(-1)].map((layers) => Math.abs(rate) / layers);
+/** The gap at all DEPTHS, the 1/T law, and the depth that the reader has set. */
+function drawGaps(chart, layers, gaps, { gap, rate }) {
+  const law = [1, DEPTHS.at(-1)].map((depth) => Math.abs(rate) / depth);
   const some = (chosen, style) => {
-    const kept = depths.map((_, i) => i).filter((i) => chosen(gaps[i]));
-    const at = [kept.map((i) => depths[i]), kept.map((i) => Math.abs(gaps[i]))];
+    const kept = DEPTHS.map((_, i) => i).filter((i) => chosen(gaps[i]));
+    const at = [kept.map((i) => DEPTHS[i]), kept.map((i) => Math.abs(gaps[i]))];
     return kept.length ? [dots(...at, { color: "network", ...style })] : [];
   };
   const sizes = [...law, ...gaps.map(Math.abs)];
   chart.draw([
-    line([1, depths.at(-1)], law, { color: "posterior", dash: "6 4", label: "the 1/T law" }),
+    line([1, DEPTHS.at(-1)], law, { color: "posterior", dash: "6 4", label: "the 1/T law" }),
     ...some((each) => each >= 0, { label: "L(T) above L(∞)" }),
     ...some((each) => each < 0, { hollow: true, label: "L(T) below L(∞)" }),
-    dots([state.layers], [Math.abs(gap)], { color: "ink", r: 6, label: "at your T" }),
+    dots([layers], [Math.abs(gap)], { color: "ink", r: 6, label: "at your T" }),
   ], { y: [Math.min(...sizes) / 1.5, Math.max(...sizes) * 1.5] });
 }
 
@@ -136,14 +135,17 @@ export function render({ model, el }) {
   const sizes = { label: "gap |L(T) − L(∞)| in nats", range: [0.001, 1], log: true };
   const gaps = ui.chart({ label: "The gap over the depth", x: depths, y: sizes, height: 240, wide: true });
   const mixtures = model.get("mixtures");
+  const gapsOf = keepingLast((others, limit) =>
+    DEPTHS.map((layers) => depthCost(mixtures, { ...others, layers }) - limit));
   return ui.show((state) => {
+    const { layers, data, path, cleanest, noisiest } = state;
     const costs = depthCosts(mixtures, state);
     Object.assign(areas.options.x, AXIS_LABELS[state.axis].x);
     Object.assign(areas.options.y, AXIS_LABELS[state.axis].y);
     drawArea(areas, depthPicture(mixtures, state), state);
-    drawGaps(gaps, mixtures, state, costs);
+    drawGaps(gaps, layers, gapsOf({ data, path, cleanest, noisiest }, costs.limit), costs);
     const move = (_, { x }) => ui.set({ layers: Math.round(x) });
-    const dot = { x: state.layers, y: Math.abs(costs.gap) };
+    const dot = { x: layers, y: Math.abs(costs.gap) };
     gaps.handles([dot], move, { axis: "x", labels: ["layers T"], step: 1 });
     ui.read("cost", "cost L(T)", costs.cost, { unit: "nats" });
     ui.read("limit", "limit L(∞)", costs.limit, { unit: "nats" });
