@@ -74,10 +74,11 @@ export function render({ model, el }) {
 }
 
 function drawPosteriorDensities(chart, pixel) {
+  // The posterior lies at the bottom, so that the dashes of what it covers show on it.
   const styles = {
+    posterior: { color: "posterior", width: 3, label: "posterior: both" },
     likelihood: { color: "likelihood", dash: "3 3", label: "likelihood: what zₜ says" },
     prior: { color: "prior", dash: "8 4", label: "prior: what x says" },
-    posterior: { color: "posterior", width: 2.5, label: "posterior: both" },
   };
   const marks = Object.entries(styles).flatMap(([name, style]) => {
     const [xs, ys] = posteriorBell(pixel[name]);
