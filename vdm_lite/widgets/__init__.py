@@ -8,6 +8,7 @@ from vdm_lite.widgets.inference_graph import InferenceGraph
 from vdm_lite.widgets.infinite_depth import InfiniteDepth
 from vdm_lite.widgets.parameterization_converter import ParameterizationConverter
 from vdm_lite.widgets.posterior_explorer import PosteriorExplorer
+from vdm_lite.widgets.schedule_explorer import ScheduleExplorer
 from vdm_lite.widgets.time_samplers import TimeSamplers
 from vdm_lite.widgets.vae_gap import VaeGap
 from vdm_lite.widgets.weight_explorer import WeightExplorer
@@ -18,6 +19,7 @@ ALL: tuple[type, ...] = (
     InfiniteDepth,
     ParameterizationConverter,
     PosteriorExplorer,
+    ScheduleExplorer,
     TimeSamplers,
     VaeGap,
     WeightExplorer,
@@ -31,6 +33,7 @@ __all__ = [
     "InfiniteDepth",
     "ParameterizationConverter",
     "PosteriorExplorer",
+    "ScheduleExplorer",
     "TimeSamplers",
     "VaeGap",
     "WeightExplorer",

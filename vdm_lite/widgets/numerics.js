@@ -46,7 +46,7 @@ export function erfc(x) {
   }
   // The continued fraction x + (1/2)/(x + (2/2)/(x + (3/2)/(x + ...))), from its far end.
   let fraction = x;
-  for (let n = Math.ceil(160 / x); n > 0; n--) fraction = x + n / 2 / fraction;
+  for (let n = Math.ceil(13 + 150 / (x * x)); n > 0; n--) fraction = x + n / 2 / fraction;
   return bell / fraction;
 }
 
@@ -54,14 +54,15 @@ export function erfc(x) {
 export function ndtri(p) {
   if (!(p > 0 && p < 1)) return p === 0 ? -Infinity : p === 1 ? Infinity : NaN;
   if (p > 0.5) return -ndtri(1 - p);
-  // Newton's method on log Phi(x) = log p: log Phi is concave, so that no start goes astray.
+  // Halley's method on log Phi(x) = log p, which is concave, so that this start does not go astray.
   let x = -Math.sqrt(-2 * Math.log(2 * p));
   for (let i = 0; i < 30; i++) {
     const below = erfc(-x / Math.SQRT2) / 2;
     const slope = Math.exp(-0.5 * x * x) / Math.sqrt(2 * Math.PI) / below;
-    const move = Math.log(below / p) / slope;
+    const off = Math.log(below / p);
+    const move = (2 * off * slope) / (2 * slope * slope + off * slope * (x + slope));
     x -= move;
-    if (Math.abs(move) < 1e-15 * Math.max(1, -x)) break;
+    if (Math.abs(move) < 1e-6 * Math.max(1, -x)) break; // the next error is of third order
   }
   return x;
 }
