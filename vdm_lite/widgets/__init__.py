@@ -10,6 +10,7 @@ from vdm_lite.widgets.parameterization_converter import ParameterizationConverte
 from vdm_lite.widgets.posterior_explorer import PosteriorExplorer
 from vdm_lite.widgets.schedule_explorer import ScheduleExplorer
 from vdm_lite.widgets.time_samplers import TimeSamplers
+from vdm_lite.widgets.training import TrainingPanel
 from vdm_lite.widgets.vae_gap import VaeGap
 from vdm_lite.widgets.weight_explorer import WeightExplorer
 
@@ -37,4 +38,5 @@ __all__ = [
     "TimeSamplers",
     "VaeGap",
     "WeightExplorer",
+    "TrainingPanel",
 ]
