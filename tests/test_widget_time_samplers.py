@@ -183,6 +183,26 @@ def test_the_first_setting_is_the_table_of_the_chapter(javascript):
     ]
 
 
+def test_what_the_chapter_says_of_it(javascript):
+    settings = [["linear", 1, 64], ["linear", 30, 64], ["linear", 30, 16], ["cosine", 1, 64]]
+    one, many, quarter, cosine = javascript(MODULE, "exactVariances", settings)
+    std = {}
+    for name, found in {"one": one, "many": many, "quarter": quarter, "cosine": cosine}.items():
+        std[name] = [math.sqrt(part["times"] + part["rest"]) for part in found["parts"]]
+    shares = [
+        found["parts"][0]["times"] / std[n][0] ** 2 for n, found in (("one", one), ("many", many))
+    ]
+    assert [f"{share:.0%}" for share in shares] == ["15%", "84%"]
+    assert (std["many"][0] / std["many"][1]) ** 2 == pytest.approx(6, abs=0.05)
+    assert [f"{std[name][0]:.1f}" for name in ("one", "cosine")] == ["1.1", "3.1"]
+    assert all(a > 2 * b for a, b in zip(std["cosine"][:3], std["one"][:3], strict=True))
+    assert std["cosine"][3:] == std["one"][3:]
+    assert std["quarter"][0] == pytest.approx(2 * std["many"][0])
+    assert std["quarter"][1] > 2.1 * std["many"][1]
+    times_parts = [found["parts"][1]["times"] for found in (quarter, many)]
+    assert times_parts[0] / times_parts[1] == pytest.approx(16, rel=0.02)
+
+
 def draws(k: int, D: int, seed: int) -> dict[str, Any]:
     """Random numbers for one batch, and the generator that gives the library the same noise."""
     generator = torch.Generator().manual_seed(seed)

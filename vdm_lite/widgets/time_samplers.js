@@ -388,11 +388,8 @@ export function render({ model, el }) {
     label: "The noise levels that the first batch visits under five samplers",
     x: { label: "log SNR λ of the examples of one batch", range: [NOISIEST_LEVEL, CLEANEST_LEVEL] }, y: rows, height: 430,
   });
-  const table = ui.table({
-    label: "Loss of a batch in nats per coordinate: its exact standard deviation (std), the times’ part of the variance, "
-      + "the size of a uniform batch with that std, and std and mean of the batches drawn",
-    columns: ["", "std", "times", "like uniform", "std drawn", "mean drawn"],
-  });
+  const columns = ["", "std", "share of times", "like uniform k =", "std drawn", "mean drawn"];
+  const table = ui.table({ label: "Loss of a batch, nats per coordinate", columns });
   ui.button("Draw others", () => ui.set({ seed: (model.get("seed") % 999) + 1 }));
   return ui.show((state) => {
     const { copies, batch, schedule } = state;
