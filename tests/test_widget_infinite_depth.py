@@ -155,6 +155,15 @@ def test_each_schedule_has_its_costs_but_the_same_limit(shown, path):
     assert shown.read("limit") == limit
 
 
+def test_no_schedule_is_the_better_one_for_all_ends(javascript):
+    """What the chapter says about cosine: better over a short range, much worse over a wide one."""
+    mixtures = json.loads(json.dumps(InfiniteDepth().mixtures))
+    short, wide = SETTING, SETTING | {"cleanest": 6.0, "noisiest": -6.0}
+    calls = [[mixtures, each | {"path": p}] for each in (short, wide) for p in ("linear", "cosine")]
+    costs = javascript("infinite_depth", "depthCost", calls)
+    assert costs[1] < costs[0] and costs[3] > 2 * costs[2]
+
+
 def test_over_the_log_snr_the_picture_changes_and_the_areas_stay(shown):
     before = shown.page.locator(".vdm-chart path").first.get_attribute("d")
     shown.choose("axis", "log SNR")
