@@ -137,12 +137,16 @@ def test_handles_can_be_dragged(show):
         agrees(shown)
 
 
-def test_narrow_and_distant_q_stay_on_the_chart(show):
-    shown = show(VaeGap(mean=-2.0, variance=0.01))
+@pytest.mark.parametrize("mean", [-2.0, 2.4, 3.0])
+@pytest.mark.parametrize("variance", [0.01, 2.0])
+def test_every_q_stays_on_the_chart(show, mean, variance):
+    shown = show(VaeGap(mean=mean, variance=variance))
     agrees(shown)
-    knob = shown.page.locator(".vdm-knob").first.bounding_box()
     plot = shown.page.locator(".vdm-plot").first.bounding_box()
-    assert plot["y"] < knob["y"] + 13 < plot["y"] + plot["height"]
+    for knob in shown.page.locator(".vdm-knob").all():
+        box = knob.bounding_box()
+        assert plot["y"] < box["y"] + 13 < plot["y"] + plot["height"]
+        assert plot["x"] + 48 <= box["x"] + 13 <= plot["x"] + plot["width"] - 14
     ends = shown.page.evaluate(
         "() => { const plot = document.querySelectorAll('.vdm-plot')[1];"
         " const right = (element) => element.getBoundingClientRect().right;"
