@@ -8,7 +8,7 @@ import { panel } from "./panel.js";
 import { makeSchedule, scheduleOf } from "./schedules.js";
 
 const DRAWN = "drawn";
-const SHARE_GAP = 0.005; // the least share of the way between two neighboring points
+const SHARE_GAP = 0.02; // the least share of the way between two neighboring points
 const LOSS_TOP = 20;
 const DENSITY_TOP = 0.25;
 
@@ -168,7 +168,7 @@ function drawDensity(chart, state, curves, logsnr) {
     ...(state.best ? [best] : []),
     line(curves.logsnr, curves.density, { color: "latent", label: "p(λ) of the schedule" }),
     rule({ x: logsnr }, { dash: "2 3", label: "the level at time t" }),
-  ], { y: [0, Math.min(1, Math.max(DENSITY_TOP, 1.05 * highest))] });
+  ], { y: [0, Math.min(2 * DENSITY_TOP, Math.max(DENSITY_TOP, 1.05 * highest))] });
 }
 
 export function render({ model, el }) {
@@ -203,9 +203,9 @@ export function render({ model, el }) {
       { labels: even.map((t) => `log SNR at t = ${t}`), color: "latent", step: 0.2 },
     );
     ui.read("area", "diffusion cost (area)", costs.area, { unit: "nats" });
-    ui.read("variance", "variance of a sample", costs.variance, { unit: "nats²" });
+    ui.read("variance", "variance of one sample", costs.variance, { unit: "nats²" });
     ui.read("timePart", "of it, from the time", costs.timePart, { unit: "nats²" });
-    ui.read("least", "least possible variance", costs.least, { unit: "nats²" });
+    ui.read("least", "least variance possible", costs.least, { unit: "nats²" });
     ui.read("logsnr", "log SNR λ at time t", now.logsnr);
     ui.read("alpha", "signal α at time t", now.alpha);
     ui.read("sigma", "noise σ at time t", now.sigma);

@@ -16,7 +16,7 @@ SHAPES = {
     "beta-linear": schedules.BetaLinear,
 }
 DRAWN = "drawn"
-GAP = 0.005  # the least share of the way between two neighboring points
+GAP = 0.02  # the least share of the way between two neighboring points
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,14 @@ class ScheduleExplorer(Widget):
     title = "What does a schedule change?"
     shape = choice("linear", [*SHAPES, DRAWN], label="schedule")
     time = number(0.5, 0.0, 1.0, step=0.01, label="time t")
-    logsnr_max = number(10.0, 1.0, 15.0, step=0.1, label="clean end λ_max", unit="log SNR")
-    logsnr_min = number(-8.0, -15.0, -1.0, step=0.1, label="noisy end λ_min", unit="log SNR")
+    logsnr_max = number(10.0, 1.0, 15.0, step=0.1, label="clean end: log SNR at t = 0")
+    logsnr_min = number(-8.0, -15.0, -1.0, step=0.1, label="noisy end: log SNR at t = 1")
     best = switch(False, label="show the best density p*")
     points = curve([k / 10 for k in range(1, 10)], 0.0, 1.0, label="drawn schedule")
 
     def schedule(self) -> schedules.Schedule:
         """The noise schedule that the reader has chosen or drawn."""
         ends = (self.logsnr_max, self.logsnr_min)
-        return Drawn(tuple(self.points), *ends) if self.shape == DRAWN else SHAPES[self.shape](*ends)
+        if self.shape == DRAWN:
+            return Drawn(tuple(self.points), *ends)
+        return SHAPES[self.shape](*ends)
