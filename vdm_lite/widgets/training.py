@@ -182,7 +182,9 @@ class TrainingPanel(VBox):
         self._pause.on_click(lambda _: self.pause())
         self._reset.on_click(lambda _: self.reset())
         self._progress = IntProgress(max=self._steps)
-        self._status, self._numbers, self._curve, self._samples = (HTML() for _ in range(4))
+        self._status, self._numbers = HTML(), HTML()
+        picture = partial(HTML, layout=Layout(flex="1 1 18rem", max_width="26rem"))
+        self._curve, self._samples = picture(), picture()
         row = partial(HBox, layout=Layout(flex_flow="row wrap", align_items="center"))
         controls = row([self._start, self._pause, self._reset, self._progress])
         told, pictures = row([self._status, self._numbers]), row([self._curve, self._samples])
@@ -241,7 +243,9 @@ class TrainingPanel(VBox):
         parts = (self._head, self._curve, self._samples, self._status, self._numbers)
         title, curve, samples, status, numbers = (part.value for part in parts)
         told = f"<p>{status} {numbers} <em>{NEEDS_KERNEL}</em></p>"
-        page = f"<p>{title}</p><p>{curve} {samples}</p>{told}"
+        side = '<div style="flex: 1 1 18rem; max-width: 26rem">'
+        both = f"{side}{curve}</div>{side}{samples}</div>"
+        page = f'<p>{title}</p><div style="display: flex; flex-wrap: wrap">{both}</div>{told}'
         bundle = super()._repr_mimebundle_(**kwargs)
         if "google.colab" not in sys.modules:  # there the form would hide the panel itself
             bundle["text/html"] = f'<div class="training-panel">{page}</div>'
@@ -311,7 +315,7 @@ def _image(draw: Callable[[Axes], None], alt: str) -> str:
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=120)
     source = f"data:image/png;base64,{b64encode(png.getvalue()).decode()}"
-    return f'<img alt="{escape(alt)}" src="{source}" style="width: 27rem; max-width: 100%">'
+    return f'<img alt="{escape(alt)}" src="{source}" style="width: 100%">'
 
 
 @contextlib.contextmanager
