@@ -87,7 +87,9 @@ function drawBars(chart, layers, costs, entropy) {
     bars(rows.map((row) => row[i]), { ...style, label: key }));
   chart.draw([
     ...marks,
-    rule({ x: entropy }, { color: "data", dash: "2 3", label: "entropy H(X)" }),
+    line([entropy, entropy, NaN, entropy, entropy], [0.05, 0.65, NaN, 1.05, 1.65], {
+      color: "data", dash: "2 3", label: "entropy H(X)",
+    }),
     text(0, 1.74, `${name}: ${format(costs.total)} nats`, { anchor: "start" }),
     text(0, 0.74, `infinitely many: ${format(costs.deepest)} nats`, { anchor: "start" }),
   ], { x: [0, 1.12 * Math.max(2, costs.total)], y: [0, 2] });
@@ -116,11 +118,12 @@ export function render({ model, el }) {
   const reconstruct = remembered((logsnr) => levelReconstruction(toy, logsnr));
   const nats = { label: "nats", range: [0, 4] };
   const blank = { label: "", range: [0, 2], ticks: [] };
-  const two = ui.chart({ label: "The costs as bars", x: { label: "nats", range: [0, 2] }, y: blank, height: 230 });
+  const x = { label: "nats", range: [0, 2] };
+  const two = ui.chart({ label: "The costs as bars", x, y: blank, height: 230 });
   const profiles = PROFILES.map(({ field, label, log, count }) => {
     const control = model.get("_fields").find(({ name }) => name === field);
-    const x = { label, range: [control.low, control.high], log };
-    const chart = ui.chart({ label: `The costs over ${label}`, x, y: nats, height: 230 });
+    const values = { label, range: [control.low, control.high], log };
+    const chart = ui.chart({ label: `The costs over ${label}`, x: values, y: nats, height: 230 });
     const places = profilePlaces(control, count);
     // While its own setting moves, a profile stays as it is.
     const profileCosts = keepingLast((others) =>
@@ -133,7 +136,8 @@ export function render({ model, el }) {
     drawBars(two, layers, costs, toy.entropy);
     for (const { field, label, chart, places, profileCosts } of profiles) {
       const now = { at: state[field], total: costs.total };
-      drawProfile(chart, places, profileCosts({ layers, cleanest, noisiest, [field]: null }), now, toy.entropy);
+      const all = profileCosts({ layers, cleanest, noisiest, [field]: null });
+      drawProfile(chart, places, all, now, toy.entropy);
       const step = field === "layers" ? 1 : 0.1;
       const move = (_, { x }) => ui.set({ [field]: Number((Math.round(x / step) * step).toFixed(1)) });
       chart.handles([{ x: now.at, y: costs.total }], move, { axis: "x", labels: [label], step });

@@ -10,7 +10,7 @@ const BELIEF = 3; // where the wrong denoiser believes x to be, or at the opposi
 const WRONG = "Gaussian, wrong denoiser";
 const noiseSizes = legendre(Math.log(1e-6), Math.log(9), 16); // of log |noise|
 const DEPTHS = Array.from({ length: 11 }, (_, k) => 2 ** k); // of the dots
-const MOST_OUTLINES = 128; // more would be solid color
+const MOST_OUTLINES = 128; // more would be one solid color, and teeth finer than a hatch
 const AXIS_LABELS = {
   SNR: { x: { label: "v = SNR" }, y: { label: "e(v) = E‖x − x̂‖²" } },
   "log SNR": { x: { label: "log SNR λ" }, y: { label: "v·e(v) = E‖ε − ε̂‖²" } },
@@ -96,17 +96,19 @@ function drawArea(chart, picture, { layers, axis }) {
   const { xs, curve, tops } = picture;
   const higher = tops.map((top, i) => Math.max(top, curve[i]));
   const lower = tops.map((top, i) => Math.min(top, curve[i]));
+  const fine = layers > MOST_OUTLINES;
+  const look = fine ? { opacity: 0.6 } : { hatch: true };
+  const between = (ys, base, style) =>
+    ys.some((y, i) => y > base[i] * (1 + 1e-9)) ? [area(xs, ys, { base, ...look, ...style })] : [];
   const marks = [
     area(xs, curve, { color: "posterior", label: "under the error curve" }),
-    area(xs, higher, { base: curve, color: "network", hatch: true, label: "rectangles above it" }),
+    ...between(higher, curve, { color: "network", label: "rectangles above it" }),
+    ...between(curve, lower, { color: "noise", label: "missed by them" }),
+    ...(fine ? [] : [rectangleLine(picture)]),
+    line(xs, curve, { color: "posterior" }),
   ];
-  if (curve.some((value, i) => value > tops[i] * (1 + 1e-9))) {
-    marks.push(area(xs, curve, { base: lower, color: "noise", hatch: true, label: "missed by them" }));
-  }
-  if (layers <= MOST_OUTLINES) marks.push(rectangleLine(picture));
-  marks.push(line(xs, curve, { color: "posterior" }));
   // With one or two layers a top over log SNR may be hundreds of times as high as the curve.
-  const top = 1.05 * Math.min(Math.max(...tops, ...curve), 5 * Math.max(...curve));
+  const top = 1.05 * Math.min(Math.max(...higher), 5 * Math.max(...curve));
   chart.draw(marks, { x: [axis === "SNR" ? 0 : xs[0], xs.at(-1)], y: [0, top] });
 }
 
@@ -130,7 +132,8 @@ function drawGaps(chart, layers, gaps, { gap, rate }) {
 export function render({ model, el }) {
   const ui = panel(model, el);
   const x = { label: "", range: [0, 1] };
-  const areas = ui.chart({ label: "Rectangles over the error curve", x, y: { label: "", range: [0, 1] }, height: 280, wide: true });
+  const y = { label: "", range: [0, 1] };
+  const areas = ui.chart({ label: "Rectangles over the error curve", x, y, height: 280, wide: true });
   const depths = { label: "layers T", range: [0.8, 1280], log: true };
   const sizes = { label: "gap |L(T) − L(∞)| in nats", range: [0.001, 1], log: true };
   const gaps = ui.chart({ label: "The gap over the depth", x: depths, y: sizes, height: 240, wide: true });
