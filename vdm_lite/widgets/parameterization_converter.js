@@ -219,7 +219,8 @@ function converterRow(name, ui, problem) {
   };
   input.addEventListener("change", () => {
     const [best, deviation] = [current.exact[name], current.deviations[name]];
-    const [low, high] = [-5, 5].map((error) => Number((best + error * deviation).toPrecision(4)));
+    const field = ui.fields.find(({ name: each }) => each === "error");
+    const [low, high] = [field.low, field.high].map((error) => Number((best + error * deviation).toPrecision(4)));
     const read = readNumber(input.value, { kind: "number", low, high });
     problem.textContent = read.problem ? `${name}: ${read.problem}.` : "";
     if (read.problem) write();

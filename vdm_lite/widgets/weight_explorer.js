@@ -23,18 +23,19 @@ function exploredCurves({ recipe, schedule, bias, drawn, logsnr_max: high, logsn
 
 /** Parts of p_w as shares of w(logsnr_min), and the level above which half of its data lie. */
 function exploredMasses({ w }, low, high) {
-  const values = Array.from(linspace(low, high, EXPLORED_EDGES + 1), w);
-  const total = values[0];
-  const most = values.reduce((a, b) => Math.max(a, b));
-  let [positive, negative, rises] = [0, 0, false];
-  for (let i = 0; i < EXPLORED_EDGES; i++) {
-    const falls = values[i] - values[i + 1];
+  const total = w(low);
+  let [before, most, steepest, positive, negative] = [total, total, 0, 0, 0];
+  for (let i = 1; i <= EXPLORED_EDGES; i++) {
+    const here = w(low + ((high - low) * i) / EXPLORED_EDGES);
+    const falls = before - here;
     if (falls > 0) positive += falls;
     else negative += falls;
-    rises ||= falls < -1e-12 * most;
+    steepest = Math.min(steepest, falls);
+    most = Math.max(most, here);
+    before = here;
   }
-  const clean = values[EXPLORED_EDGES] / total;
-  return { positive: positive / total, negative: negative / total, clean, rises, most: most / total };
+  const rises = steepest < -1e-12 * most; // less is rounding
+  return { positive: positive / total, negative: negative / total, clean: before / total, rises };
 }
 
 /** The level that half of the augmented data do not reach, for a weight that never rises. */
@@ -52,20 +53,30 @@ function exploredMedian({ w }, low, high) {
 
 /** All numbers of the widget, at the level that is read and over all levels. */
 export function explored(state) {
-  return exploredNumbers(state, exploredCurves(state));
+  return { ...exploredAt(state, exploredCurves(state)), ...exploredWhole(state, exploredCurves(state)) };
 }
 
-function exploredNumbers({ logsnr, logsnr_min: low, logsnr_max: high }, curves) {
-  const masses = exploredMasses(curves, low, high);
+function exploredAt({ logsnr, logsnr_min: low }, { w, p, fall }) {
   const level = Math.max(logsnr, low);
-  const [w, p, total] = [curves.w(level), curves.p(level), curves.w(low)];
-  const median = masses.rises ? null : exploredMedian(curves, low, high);
-  return { level, w, p, factor: w / p, density: curves.fall(level) / total, total, ...masses, median };
+  return { level, w: w(level), p: p(level), factor: w(level) / p(level), density: fall(level) / w(low) };
+}
+
+function exploredWhole({ logsnr_min: low, logsnr_max: high }, curves) {
+  const masses = exploredMasses(curves, low, high);
+  return { ...masses, median: masses.rises ? null : exploredMedian(curves, low, high) };
+}
+
+/** What the pictures show and does not hang on the level that is read. */
+function exploredPictures(state) {
+  const curves = exploredCurves(state);
+  const levels = exploredLevels(state);
+  const [w, p, fall] = [curves.w, curves.p, curves.fall].map((f) => levels.map(f));
+  return { curves, levels, w, p, fall, whole: exploredWhole(state, curves) };
 }
 
 /** Levels for the curves; close to either side of a kink of a drawn weight. */
 function exploredLevels({ recipe, drawn, logsnr_min: low, logsnr_max: high }) {
-  const even = Array.from(linspace(low, high, 401));
+  const even = Array.from(linspace(low, high, 301));
   if (recipe !== "drawn") return even;
   const kinks = Array.from(linspace(low, high, drawn.length)).slice(1, -1);
   return [...even, ...kinks.flatMap((kink) => [kink - 1e-9, kink + 1e-9])].sort((a, b) => a - b);
@@ -88,12 +99,13 @@ export function render({ model, el }) {
     wide: true,
   });
   const verdict = ui.place(element("p", { class: "vdm-wide vdm-verdict" }));
+  let kept = {};
   return ui.show((state) => {
-    const curves = exploredCurves(state);
-    const numbers = exploredNumbers(state, curves);
-    const levels = exploredLevels(state);
-    drawFactors(top, ui, state, curves, levels, numbers);
-    drawAugmentation(bottom, state, curves, levels, numbers);
+    const key = JSON.stringify({ ...state, logsnr: 0 });
+    if (kept.key !== key) kept = { key, ...exploredPictures(state) };
+    const numbers = { ...exploredAt(state, kept.curves), ...kept.whole };
+    drawFactors(top, ui, state, kept, numbers);
+    drawAugmentation(bottom, state, kept, numbers);
     verdict.textContent = numbers.rises
       ? "The weight rises somewhere: its mixture is signed, and no noise in the data explains it."
       : "The weight never rises: the loss bounds the likelihood of data with this noise.";
@@ -109,19 +121,19 @@ export function render({ model, el }) {
 }
 
 /** p, w and w/p on an axis of powers of ten; the weight's handles draw a weight of one's own. */
-function drawFactors(chart, ui, state, { w, p }, levels, { level }) {
+function drawFactors(chart, ui, state, { curves, levels, w, p }, { level }) {
   const { logsnr_min: low, logsnr_max: high } = state;
-  const powers = (f) => levels.map((logsnr) => Math.log10(f(logsnr)));
+  const factor = w.map((value, i) => value / p[i]);
   const marks = [
     rule({ x: level }, { dash: "2 3", label: "the level λ that is read" }),
-    line(levels, powers(p), { color: "prior", width: 3, label: "p, how often" }),
-    line(levels, powers(w), { color: "data", dash: "8 4", label: "w, how much (drag it)" }),
-    line(levels, powers((l) => w(l) / p(l)), { color: "network", dash: "2 4", width: 3, label: "w/p, the factor" }),
+    line(levels, p.map(Math.log10), { color: "prior", width: 3, label: "p, how often" }),
+    line(levels, w.map(Math.log10), { color: "data", dash: "8 4", label: "w, how much (drag it)" }),
+    line(levels, factor.map(Math.log10), { color: "network", dash: "2 4", width: 3, label: "w/p, the factor" }),
   ];
   chart.draw(marks, { x: [low, high] });
-  const places = Array.from(linspace(low, high, state.drawn.length));
-  const [least, most] = [-6, 1];
-  const heights = places.map((l) => Math.min(most, Math.max(least, Math.log10(w(l)))));
+  const places = linspace(low, high, state.drawn.length);
+  const field = ui.fields.find(({ name }) => name === "drawn");
+  const heights = places.map((l) => Math.min(field.high, Math.max(field.low, Math.log10(curves.w(l)))));
   const now = state.recipe === "drawn" ? state.drawn : heights;
   const move = (index, { y }) => ui.set({ recipe: "drawn", drawn: now.map((h, i) => (i === index ? y : h)) });
   const labels = places.map((l) => `power of ten of w at log SNR ${l.toFixed(1)}`);
@@ -129,10 +141,9 @@ function drawFactors(chart, ui, state, { w, p }, levels, { level }) {
 }
 
 /** w and p_w as shares of w(logsnr_min): where w ends is the point mass. */
-function drawAugmentation(chart, { logsnr_min: low, logsnr_max: high }, curves, levels, numbers) {
-  const { total, clean, level } = numbers;
-  const shares = levels.map((logsnr) => curves.w(logsnr) / total);
-  const density = levels.map((logsnr) => curves.fall(logsnr) / total);
+function drawAugmentation(chart, { logsnr_min: low, logsnr_max: high }, { levels, w, fall }, { clean, level }) {
+  const shares = w.map((value) => value / w[0]);
+  const density = fall.map((value) => value / w[0]);
   const [least, most] = [Math.min(0, ...density), Math.max(...shares, ...density)];
   const pad = 0.06 * (most - least);
   chart.draw(
