@@ -69,7 +69,7 @@ def settings(data: str, n: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "data, n", [("Gaussian", 100), ("two bumps", 20), ("8 levels", 4), (WRONG, 90)]
+    "data, n", [("Gaussian", 110), ("two bumps", 12), ("8 levels", 3), (WRONG, 80)]
 )
 def test_the_module_computes_the_costs_of_the_library(javascript, data, n):
     mixtures = json.loads(json.dumps(InfiniteDepth().mixtures))
