@@ -4,6 +4,7 @@ Each has traits that Python can read and set; :mod:`vdm_lite.widgets.base` says 
 """
 
 from vdm_lite.widgets.elbo_bars import ElboBars
+from vdm_lite.widgets.holes import Holes
 from vdm_lite.widgets.inference_graph import InferenceGraph
 from vdm_lite.widgets.infinite_depth import InfiniteDepth
 from vdm_lite.widgets.parameterization_converter import ParameterizationConverter
@@ -15,6 +16,7 @@ from vdm_lite.widgets.vae_gap import VaeGap
 from vdm_lite.widgets.weight_explorer import WeightExplorer
 
 ALL: tuple[type, ...] = (
+    Holes,
     InferenceGraph,
     ElboBars,
     InfiniteDepth,
@@ -29,6 +31,7 @@ ALL: tuple[type, ...] = (
 
 __all__ = [
     "ALL",
+    "Holes",
     "InferenceGraph",
     "ElboBars",
     "InfiniteDepth",
