@@ -126,7 +126,7 @@ function posteriorNoise(seed) {
 function readPosterior(ui, { prior, likelihood, posterior: both, share }, logsnrS, logsnrT) {
   ui.read("logsnr_s", "log SNR at s", logsnrS);
   ui.read("logsnr_t", "log SNR at t", logsnrT);
-  ui.read("share", "share c that x decides", share);
+  ui.read("share", "share c, from x", share);
   ui.read("from_x", "precision from x", 1 / prior.variance);
   ui.read("from_z", "precision from zₜ", 1 / likelihood.variance);
   ui.read("precision", "posterior: precision", 1 / both.variance);
