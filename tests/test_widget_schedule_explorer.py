@@ -283,3 +283,11 @@ def test_what_the_chapter_says_of_the_explorer(show):
     numbers = check(shown)
     assert 44 < numbers["variance"] < 45
     assert f"{numbers['least']:.1f} {numbers['area']:.3f}" == "39.0 3.797"
+    straight = show(ScheduleExplorer())
+    assert f"{check(straight)['variance']:.0f}" == "77"
+    middle = straight.page.get_by_role("slider", name="log SNR at t = 0.5")
+    for _ in range(2):
+        middle.press("Shift+ArrowUp")
+    straight.settle()
+    assert straight.get("points")[4] == pytest.approx(0.4 + GAP)
+    assert f"{check(straight)['variance']:.0f}" == "98"

@@ -1,5 +1,5 @@
 // Chapters 4 and 7: choose or draw a schedule; the area stays, the variance does not.
-import { area, line, rule } from "./chart.js";
+import { area, format, line, rule, text } from "./chart.js";
 import { bestNoiseError, diffusionLimit, tabulated } from "./costs.js";
 import { alpha, sigma } from "./gaussian.js";
 import { fourthMoment, TWO_BUMPS } from "./mixtures.js";
@@ -171,6 +171,13 @@ function drawDensity(chart, state, curves, logsnr) {
   ], { y: [0, Math.min(2 * DENSITY_TOP, Math.max(DENSITY_TOP, 1.05 * highest))] });
 }
 
+/** Where the loss leaves the frame: how high it goes. */
+function peakNote(losses) {
+  const peak = Math.max(...losses);
+  const words = `up to ${format(peak, 3)} nats, above the frame`;
+  return peak > LOSS_TOP ? [text(0.98, 0.91 * LOSS_TOP, words, { anchor: "end" })] : [];
+}
+
 export function render({ model, el }) {
   const ui = panel(model, el);
   const time = { label: "time t", range: [0, 1] };
@@ -188,6 +195,7 @@ export function render({ model, el }) {
       area(curves.t, curves.loss, { color: "posterior", label: "area: the diffusion cost" }),
       line(curves.t, curves.loss, { color: "posterior" }),
       rule({ y: costs.area }, { color: "data", dash: "2 3", label: "its mean over time" }),
+      ...peakNote(curves.loss),
     ]);
     drawDensity(density, state, curves, now.logsnr);
     scales.draw([
