@@ -192,3 +192,16 @@ def test_the_handle_sets_beta(show):
     shown.settle()
     assert shown.get("beta") > 1.5
     holds(shown)
+
+
+def test_the_numbers_that_the_chapter_quotes():
+    first, second = Holes(beta=1.0), Holes(beta=5.0)
+    assert [round(100 * masses(w)["prior"].item()) for w in (first, second)] == [48, 4]
+    prior = AggregatePosterior(vae.standard_normal(torch.zeros(1, 2, dtype=FLOAT)))
+    assert [round(100 * between(w, prior).item()) for w in (first, second)] == [52, 51]
+    for beta, active in ((18.9, 2), (19.1, 1), (50.9, 1), (51.1, 0)):
+        assert (Holes(beta=beta).model().weights[0].diagonal() > 0).sum() == active
+    q, same_noise = Holes(beta=4.0, s=0.05).aggregate().q, first.aggregate().q
+    assert_close((q.mean, q.var), (same_noise.mean, same_noise.var))
+    narrow = Holes(width=0.05)
+    assert masses(narrow)["prior"] > masses(first)["prior"]

@@ -213,3 +213,15 @@ def test_a_circle_in_python_or_in_a_link_is_mended(show):
     holds(shown, a_b="z1b → z1a")
     with pytest.raises(TraitError):
         InferenceGraph(a_b="z1a → z2")
+
+
+def test_what_the_chapter_says_of_these_arrows():
+    climbing = dict(zip(PAIRS, PRESETS["Bottom-up"][1], strict=True))
+    for angle in (40.0, 90.0, 115.0):
+        one_more = InferenceGraph(**{**climbing, "a_b": "z1a → z1b", "angle": angle})
+        assert InferenceGraph(**climbing, angle=angle).gap() > 1e-2
+        assert one_more.gap() < 1e-9
+    same(InferenceGraph(**climbing, x_2=True).gap(), InferenceGraph(**climbing).gap())
+    assert InferenceGraph(**climbing, b=0.0).gap() < 1e-9
+    family = family_gaps(InferenceGraph(s=1.0, angle=39.0).model())
+    assert family["bottom_up"] < 1e-4 and family["top_down"] > 0.03
