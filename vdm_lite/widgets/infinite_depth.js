@@ -121,12 +121,14 @@ function drawGaps(chart, layers, gaps, { gap, rate }) {
     return kept.length ? [dots(...at, { color: "network", ...style })] : [];
   };
   const sizes = [...law, ...gaps.map(Math.abs)];
+  const high = Math.max(...sizes);
+  const low = Math.max(Math.min(...sizes), 1e-9 * high); // a gap may be 0 where it changes its sign
   chart.draw([
     line([1, DEPTHS.at(-1)], law, { color: "posterior", dash: "6 4", label: "the 1/T law" }),
     ...some((each) => each >= 0, { label: "L(T) above L(∞)" }),
     ...some((each) => each < 0, { hollow: true, label: "L(T) below L(∞)" }),
     dots([layers], [Math.abs(gap)], { color: "ink", r: 6, label: "at your T" }),
-  ], { y: [Math.min(...sizes) / 1.5, Math.max(...sizes) * 1.5] });
+  ], { y: [low / 1.5, high * 1.5] });
 }
 
 export function render({ model, el }) {
