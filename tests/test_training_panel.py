@@ -4,10 +4,15 @@ import asyncio
 import re
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import ipywidgets
 import pytest
 import torch
+from browsing import SITE
+from bs4 import BeautifulSoup
+from conftest import missing
 from torch import nn
 from torch.testing import assert_close
 
@@ -79,6 +84,12 @@ async def until(condition) -> None:
             await asyncio.sleep(0.001)
 
 
+def live(work) -> Any:
+    """Run a coroutine on a loop in a thread of its own: playwright keeps that of this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
 # A run is a function of its seed
 
 
@@ -115,7 +126,7 @@ def test_training_in_the_background_changes_no_number():
         await until(lambda: shown.state == "finished")
 
     shown = panel(steps=300)
-    asyncio.run(clicks(shown))
+    live(clicks(shown))
     assert shown.step == 300
     assert_close(weights(shown), reference(300), rtol=0, atol=0)
 
@@ -166,7 +177,7 @@ def test_buttons_follow_the_state():
         await asyncio.sleep(0.1)
         assert shown.step == 0
 
-    asyncio.run(clicks())
+    live(clicks())
 
 
 def test_a_run_ends_by_itself():
@@ -176,7 +187,7 @@ def test_a_run_ends_by_itself():
         await until(lambda: shown.state == "finished")
         return shown
 
-    shown = asyncio.run(clicks())
+    shown = live(clicks())
     assert (shown.step, enabled(shown)) == (30, ["Reset"])
     assert of_type(shown, ipywidgets.IntProgress)[0].value == 30
 
@@ -194,7 +205,7 @@ def test_pause_and_start_at_once_train_once():
         await asyncio.sleep(0)
         assert len(asyncio.all_tasks()) == 1
 
-    asyncio.run(clicks())
+    live(clicks())
 
 
 def test_clicks_get_through_while_it_trains():
@@ -211,7 +222,7 @@ def test_clicks_get_through_while_it_trains():
         shown.pause()
         return turns
 
-    assert asyncio.run(work()) > 1
+    assert live(work()) > 1
 
 
 def test_train_takes_over_from_the_background():
@@ -224,15 +235,15 @@ def test_train_takes_over_from_the_background():
         assert len(asyncio.all_tasks()) == 1
         return shown
 
-    shown = asyncio.run(both())
+    shown = live(both())
     assert (shown.state, shown.step) == ("finished", 200)
     assert_close(weights(shown), reference(200), rtol=0, atol=0)
 
 
 def test_start_needs_an_event_loop_and_says_so():
     shown = panel()
-    with pytest.raises(RuntimeError, match="event loop"):
-        shown.start()
+    with ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError, match="event loop"):
+        pool.submit(shown.start).result()
     assert shown.state == "ready"
 
 
@@ -257,7 +268,7 @@ def test_an_error_in_the_background_is_shown():
         await until(lambda: shown.state == "failed")
 
     shown = panel(loss=broken_from(6))
-    asyncio.run(clicks(shown))
+    live(clicks(shown))
     assert isinstance(shown.error, FloatingPointError)
     assert "FloatingPointError: step 6" in text(shown)
     assert "at step 5" in text(shown)  # the curve shows what there was
@@ -393,3 +404,16 @@ def test_the_same_noise_for_each_picture():
     assert len(seen) == 3
     assert_close(seen[0], seen[1])
     assert_close(seen[0], seen[2])
+
+
+def test_the_page_shows_the_recorded_state():
+    path = SITE / "notebooks" / "05_discrete_elbo.html"
+    if not path.is_file():
+        missing("there is no site yet: make book")
+    page = BeautifulSoup(path.read_text(), "html.parser")
+    (panel,) = page.select("article .training-panel")
+    assert "Paused. Step 150 of 500. Loss " in panel.get_text()
+    assert NEEDS_KERNEL in panel.get_text()
+    assert all(image["alt"] for image in panel.select("img"))
+    assert len(panel.select("img")) == 2
+    assert page.select("script[type*=widget-state], script[src*=require]") == []
