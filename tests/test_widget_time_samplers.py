@@ -9,9 +9,9 @@ from functools import cache
 from itertools import product
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from scipy.interpolate import CubicSpline
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -52,20 +52,21 @@ def mean_fourth(logsnr: Tensor) -> Tensor:
 
 
 @cache
-def table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    levels = torch.linspace(-8, 10, 40_001, dtype=F64)
-    return levels.numpy(), mean_error(levels).numpy(), mean_fourth(levels).numpy()
+def splines() -> tuple[CubicSpline, CubicSpline]:
+    """The logarithms of both, quick to evaluate; accurate to 1e-9."""
+    levels = torch.linspace(-8, 10, 1801, dtype=F64)
+    both = (mean_error(levels), mean_fourth(levels))
+    return tuple(CubicSpline(levels, values.log()) for values in both)
 
 
 def errors(logsnr: Tensor) -> Tensor:
-    """``mean_error``, by straight lines between many levels."""
-    return torch.from_numpy(np.interp(logsnr, *table()[:2]))
+    """``mean_error``, by its spline."""
+    return torch.from_numpy(splines()[0](logsnr.numpy())).exp()
 
 
 def height(copies: int | None, logsnr: Tensor) -> Tensor:
     """What a density is proportional to: the mean error (None), or the root mean square."""
-    levels, mean, fourth = table()
-    m, M = (torch.from_numpy(np.interp(logsnr, levels, values)) for values in (mean, fourth))
+    m, M = (torch.from_numpy(spline(logsnr.numpy())).exp() for spline in splines())
     return m if copies is None else ((M - m**2) / copies + m**2).sqrt()
 
 
@@ -88,7 +89,7 @@ def warped(base: Times, copies: int | None) -> Times:
 
 def even_times(k: int) -> tuple[Tensor, Tensor]:
     """Times (k, n) and weights (n,) of n points for the shift, dense at both ends of each cell."""
-    u, weights = quadrature.interval(0.0, 1.0, max(8, 256 // k))
+    u, weights = quadrature.interval(0.0, 1.0, max(3, 192 // k))
     rising, falling = u**3, (1 - u) ** 3
     weights = weights * 3 * (u * (1 - u)).square() / (rising + falling).square()
     return (torch.arange(k)[:, None] + rising / (rising + falling)) / k, weights
@@ -158,8 +159,10 @@ def test_noise_moments_are_those_of_the_toy(javascript):
 
 
 def test_exact_variances_are_the_library_s(javascript):
-    settings = list(product(SCHEDULES, (1, 2, 30, 50), (1, 2, 3, 5, 16, 64, 100, 127, 128)))
-    settings += [(name, 7, 7) for name in SCHEDULES] * 4
+    settings = list(product(SCHEDULES, (1, 50), (1, 128)))
+    copies, batch = torch.randint(1, 51, (40,)), torch.randint(1, 129, (40,))
+    for name in SCHEDULES:
+        settings += [(name, D, k) for D, k in zip(copies.tolist(), batch.tolist(), strict=True)]
     assert len(settings) >= 200
     found = javascript(MODULE, "exactVariances", [list(each) for each in settings])
     truth = elbo.diffusion_from_mmse(TWO_BUMPS.mmse, LINE)
@@ -276,7 +279,7 @@ def library_losses(name: str, drawn: dict[str, Tensor], D: int, seed: int) -> li
 
 
 def test_batch_losses_are_the_library_s(javascript):
-    sizes = list(product(SCHEDULES, (1, 2, 9, 40), (1, 3, 10))) * 4
+    sizes = list(product(SCHEDULES, (1, 2, 9, 20), (1, 10))) * 5
     drawn = [draws(k, D, seed) for seed, (_, k, D) in enumerate(sizes)]
     calls = [[name, D, as_lists(each)] for each, (name, _, D) in zip(drawn, sizes, strict=True)]
     assert len(calls) >= 200

@@ -88,7 +88,7 @@ export function noiseMoments(logsnr) {
 
 /** Nodes and weights for u in [0, 1], dense near both ends, where schedules may be steep. */
 function shiftNodes(batch) {
-  const { nodes, weights } = legendre(0, 1, Math.ceil(128 / batch));
+  const { nodes, weights } = legendre(0, 1, Math.max(2, Math.ceil(128 / batch)));
   const places = nodes.map((u) => u ** 2 * (3 - 2 * u));
   return { places, weights: weights.map((weight, j) => weight * 6 * nodes[j] * (1 - nodes[j])) };
 }
@@ -388,7 +388,7 @@ export function render({ model, el }) {
     label: "The noise levels that the first batch visits under five samplers",
     x: { label: "log SNR λ of the examples of one batch", range: [NOISIEST_LEVEL, CLEANEST_LEVEL] }, y: rows, height: 430,
   });
-  const columns = ["", "std", "share of times", "like uniform k =", "std drawn", "mean drawn"];
+  const columns = ["sampler", "std", "share of times", "like uniform k =", "std drawn", "mean drawn"];
   const table = ui.table({ label: "Loss of a batch, nats per coordinate", columns });
   ui.button("Draw others", () => ui.set({ seed: (model.get("seed") % 999) + 1 }));
   return ui.show((state) => {
