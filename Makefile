@@ -32,8 +32,9 @@ test: .venv/.referees book ## check the style, run all tests and every notebook
 mutate: .venv/.referees ## break the library on purpose: each equation's tests must notice (SAMPLE=4)
 	@OMP_NUM_THREADS=1 $(BIN)/python tools/mutate.py $(if $(SAMPLE),--sample $(SAMPLE))
 
-bench: ## time the library beside its peers, in an environment of their own
+bench: book ## time the library beside its peers, and the widgets in Chromium
 	@bash benchmarks/run.sh
+	@$(BIN)/python benchmarks/widgets.py
 
 relink: ## give the book its public address (REPO=https://github.com/org/name)
 	@$(PYTHON) book/_ext/relink.py $(REPO)
