@@ -201,6 +201,7 @@ def test_the_numbers_that_the_chapter_quotes():
     assert [round(100 * between(w, prior).item()) for w in (first, second)] == [52, 51]
     for beta, active in ((18.9, 2), (19.1, 1), (50.9, 1), (51.1, 0)):
         assert (Holes(beta=beta).model().weights[0].diagonal() > 0).sum() == active
+    assert all(between(w, w.aggregate()) > 0.5 for w in (Holes(beta=19.1), Holes(beta=51.1)))
     q, same_noise = Holes(beta=4.0, s=0.05).aggregate().q, first.aggregate().q
     assert_close((q.mean, q.var), (same_noise.mean, same_noise.var))
     narrow = Holes(width=0.05)

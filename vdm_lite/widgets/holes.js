@@ -14,7 +14,7 @@ const HOLES_CORNERS = [
   [1, 1],
   [0, 1],
 ];
-const HOLES_SHADES = [0.01, 0.03, 0.08, 0.16, 0.3]; // densities where a darker blue begins
+const HOLES_SHADES = [0.01, 0.04, 0.12, 0.3]; // densities where a darker blue begins
 
 /**
  * The linear VAE of least cost and its aggregate posterior: for each of the two units its variance
@@ -195,23 +195,24 @@ export function holesPoint(noise, width, toy) {
 
 /** Where field > level on an n x n grid, as an SVG path in hundredths of a cell. */
 function holesRegion(field, level, n) {
-  const path = [];
+  let path = "";
   for (let j = 0; j < n - 1; j++) {
     let run = -1; // where a row of full cells began
     for (let i = 0; i < n; i++) {
       const at = j * n + i;
-      const values = [field[at], field[at + 1], field[at + n + 1], field[at + n]];
-      let inside = 0;
-      for (let k = 0; k < 4 && i < n - 1; k++) inside += values[k] > level;
+      const left = (field[at] > level) + (field[at + n] > level);
+      const inside = i < n - 1 ? left + (field[at + 1] > level) + (field[at + n + 1] > level) : 0;
       if (inside === 4 && run < 0) run = i;
       if (inside < 4 && run >= 0) {
-        path.push(`M${100 * run} ${100 * j}H${100 * i}v100H${100 * run}Z`);
+        path += `M${100 * run} ${100 * j}H${100 * i}v100H${100 * run}Z`;
         run = -1;
       }
-      if (inside > 0 && inside < 4) path.push(holesPiece(values, level, i, j));
+      if (inside === 0 || inside === 4) continue;
+      const values = [field[at], field[at + 1], field[at + n + 1], field[at + n]];
+      path += holesPiece(values, level, i, j);
     }
   }
-  return path.join("");
+  return path;
 }
 
 /** The part of one cell in which the field, linear along the sides, exceeds the level. */
@@ -267,7 +268,7 @@ function holesRing(x, y, radius, style) {
 
 /** The aggregate posterior in shades, the prior's rings, and stripes where the holes are. */
 function holesLatents(plane, units, factor) {
-  const [n, extent] = [81, 3.6];
+  const [n, extent] = [73, 3.6];
   const step = (2 * extent) / (n - 1);
   const xs = Float64Array.from({ length: n }, (_, i) => i * step - extent);
   const down = { ...units[1], means: units[1].means.map((mean) => -mean) }; // as SVG counts
@@ -283,7 +284,7 @@ function holesLatents(plane, units, factor) {
   }
   const region = (field, level, style) =>
     `<path d="${holesRegion(field, level, n)}" style="${style}"/>`;
-  const shade = "fill:var(--vdm-posterior);fill-opacity:0.2";
+  const shade = "fill:var(--vdm-posterior);fill-opacity:0.24";
   const shades = HOLES_SHADES.map((level) => region(density, level, shade)).join("");
   const radii = HOLES_RINGS.map((share) => Math.sqrt(-2 * Math.log(1 - share)));
   const style = `stroke:var(--vdm-prior);stroke-width:${2 * plane.px}`;
@@ -411,9 +412,9 @@ function holesRead(ui, found, units) {
   });
   const percent = { unit: "%", digits: 3 };
   ui.read("prior", "prior mass in holes", 100 * found.prior, percent);
-  ui.read("visited", "encoder's mass in holes", 100 * found.visited, percent);
+  ui.read("visited", "encoder's mass there", 100 * found.visited, percent);
   ui.read("generated", "samples in between", 100 * found.generated, percent);
-  ui.read("reconstructed", "reconstructed in between", 100 * found.reconstructed, percent);
+  ui.read("reconstructed", "same, reconstructed", 100 * found.reconstructed, percent);
 }
 
 /** Costs over the noise beta s^2 for one width: a coarse curve at once, a fine one piece by piece. */

@@ -272,7 +272,7 @@ function graphPicture(onPress) {
   }
   const words = element(
     "figcaption",
-    { class: "vdm-legend vdm-hint" },
+    { class: "vdm-hint", style: "text-align:center;color:var(--vdm-ink);font-size:0.88rem" },
     "Press an arrow, or a dotted line where one could be.",
   );
   const update = (state) =>
@@ -412,17 +412,17 @@ function graphRefine(state, done) {
 }
 
 function graphChart(ui, chart, { angles, gaps, families }, angle, gap) {
-  const family = (name, style) =>
+  const family = (name, label, style) =>
     line(
       angles,
       families.map((each) => each[name]),
-      { ...style, label: name.replace("_", "-") },
+      { ...style, label },
     );
   const marks = [
     line(angles, gaps, { color: "posterior", width: 4, label: "your arrows" }),
-    family("bottom_up", { color: "noise", dash: "8 4" }),
-    family("top_down", { color: "network", dash: "8 3 2 3" }),
-    family("mean_field", { color: "latent", dash: "2 4" }),
+    family("bottom_up", "bottom-up", { color: "noise", dash: "8 4" }),
+    family("top_down", "top-down", { color: "network", dash: "8 3 2 3" }),
+    family("mean_field", "mean field", { color: "latent", dash: "2 4" }),
     rule({ x: angle }),
   ];
   const top = Math.max(0.05, gap, ...gaps, ...families.map(({ mean_field }) => mean_field));
