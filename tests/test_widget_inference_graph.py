@@ -206,6 +206,16 @@ def test_an_arrow_that_would_close_a_circle_is_turned(show, field):
     assert shown.page.locator(".vdm-status").inner_text() == ""
 
 
+def test_presses_leave_out_the_way_that_would_close_a_circle(show):
+    shown = show(InferenceGraph(a_b="z1a → z1b", a_2="none", b_2="z1b → z2"))
+    for way, told in (("z1a → z2", False), ("none", True), ("z1a → z2", False)):
+        arrow(shown, "a_2").press("Enter")
+        shown.settle()
+        holds(shown, a_2=way)
+        message = shown.page.locator(".vdm-status").inner_text()
+        assert message.startswith("z2 → z1a would close a circle") == told
+
+
 def test_a_circle_in_python_or_in_a_link_is_mended(show):
     circle_of = {"a_b": "z1a → z1b", "a_2": "z2 → z1a", "b_2": "z1b → z2"}
     shown = show(InferenceGraph(**circle_of))

@@ -245,7 +245,8 @@ const GRAPH_SLOTS = {
   b_2: ["z1b", "z2"],
   a_b: ["z1a", "z1b"],
 };
-const GRAPH_STYLE = `.vdm .vdm-arrow { cursor: pointer; outline-color: transparent; }
+const GRAPH_STYLE = `.vdm-arrow { cursor: pointer; }
+  .vdm .vdm-arrow:focus-visible { outline-color: transparent; }
   .vdm-arrow path { fill: none; stroke-linecap: round; }
   .vdm-ring { stroke: transparent; stroke-width: 26; pointer-events: stroke; }
   .vdm-inside { stroke: transparent; stroke-width: 21; pointer-events: none; }
@@ -339,7 +340,8 @@ function graphHead(from, to) {
 
 export function render({ model, el }) {
   const ui = panel(model, el);
-  const picture = graphPicture((field) => ui.set({ [field]: graphNext(field, model.get(field)) }));
+  const { refuse, press } = graphGuard(ui);
+  const picture = graphPicture(press);
   ui.place(picture.figure);
   const chart = ui.chart({
     label: "Least gap against the angle of the columns of W",
@@ -348,7 +350,6 @@ export function render({ model, el }) {
     height: 280,
   });
   for (const [name, arrows] of Object.entries(GRAPH_PRESETS)) ui.button(name, () => ui.set(arrows));
-  const refuse = graphGuard(ui);
   let curve = {};
   return ui.show((state) => {
     if (refuse(state)) return;
@@ -374,10 +375,15 @@ export function render({ model, el }) {
   });
 }
 
-/** Turns an arrow that would close a circle, and says so; true where it had to. */
+/** Keeps circles out, and says so below the buttons until the next change. */
 function graphGuard(ui) {
   let [before, said] = [null, ""];
-  return (state) => {
+  const tell = (way, instead) => {
+    ui.say(`${way} would close a circle, in which no unit could be drawn first. ${instead}`);
+    said = "new";
+  };
+  /** Turns an arrow that closes a circle; true where it had to. */
+  const refuse = (state) => {
     if (!hasCycle(graphArrows(state).links)) {
       if (said === "old") ui.say("");
       [before, said] = [state, said === "new" ? "old" : ""];
@@ -386,13 +392,24 @@ function graphGuard(ui) {
     const names = Object.keys(GRAPH_PAIRS);
     const culprit = names.find((name) => before && state[name] !== before[name]) ?? names[0];
     const turned = state[culprit].split(" → ").reverse().join(" → ");
-    ui.say(
-      `${state[culprit]} would close a circle, in which no unit could be drawn first. It became ${turned}.`,
-    );
-    said = "new";
+    tell(state[culprit], `It became ${turned}.`);
     ui.set({ [culprit]: turned });
     return true;
   };
+  /** A press on an arrow: on and off; or none, one way, the other way, none, without circles. */
+  const press = (field) => {
+    const state = ui.state();
+    if (GRAPH_SEES.includes(field)) return ui.set({ [field]: !state[field] });
+    const [one, other] = GRAPH_SLOTS[field];
+    const ways = ["none", `${one} → ${other}`, `${other} → ${one}`];
+    let next = (ways.indexOf(state[field]) + 1) % 3;
+    if (hasCycle(graphArrows({ ...state, [field]: ways[next] }).links)) {
+      tell(ways[next], "It was left out.");
+      next = (next + 1) % 3;
+    }
+    ui.set({ [field]: ways[next] });
+  };
+  return { refuse, press };
 }
 
 function graphCurves(state, angles) {
@@ -434,12 +451,4 @@ function graphChart(ui, chart, { angles, gaps, families }, angle, gap) {
     step: 1,
     axis: "x",
   });
-}
-
-/** What a press on an arrow makes of it: on and off, or none, one way, the other way, none. */
-function graphNext(field, now) {
-  if (GRAPH_SEES.includes(field)) return !now;
-  const [one, other] = GRAPH_SLOTS[field];
-  const ways = ["none", `${one} → ${other}`, `${other} → ${one}`];
-  return ways[(ways.indexOf(now) + 1) % 3];
 }
