@@ -148,9 +148,12 @@ class Widget(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         data, metadata = super()._repr_mimebundle_(**kwargs)
-        if "google.colab" not in sys.modules:  # there the form would hide the widget itself
-            data["text/html"] = self.html()
-        return data, metadata
+        return data | form_beside_widget(self.html()), metadata
+
+
+def form_beside_widget(html: str) -> dict[str, str]:
+    """The part of a mime bundle that pages without a kernel show; in Colab it hides the widget."""
+    return {} if "google.colab" in sys.modules else {"text/html": html}
 
 
 @cache

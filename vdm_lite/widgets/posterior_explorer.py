@@ -25,8 +25,8 @@ class PosteriorExplorer(Widget):
 
     ``c = 1 - SNR(t) / SNR(s)`` is the share of the posterior's precision that x gives. Above, one
     pixel with its ``x`` and ``z_t``; below, an image of Fashion-MNIST, halved to 14 x 14. The
-    schedule is ``schedules.Linear()``. Where s is not below t, the page takes the s just below it.
-    Chapter 4.
+    schedule is ``schedules.Linear()``. Where s is not below t, the page moves s if t has just
+    moved, and t otherwise. Chapter 4.
     """
 
     module = "posterior_explorer"

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import io
 import math
-import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 
 from vdm_lite import checks, training
 from vdm_lite.plots.base import COLORS, STYLE
+from vdm_lite.widgets.base import form_beside_widget
 
 SLICE = 0.05  # seconds of training between two looks at the event loop
 BREATH = 0.005  # seconds that the loop then has for everything else
@@ -246,10 +246,8 @@ class TrainingPanel(VBox):
         side = '<div style="flex: 1 1 18rem; max-width: 26rem">'
         both = f"{side}{curve}</div>{side}{samples}</div>"
         page = f'<p>{title}</p><div style="display: flex; flex-wrap: wrap">{both}</div>{told}'
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if "google.colab" not in sys.modules:  # there the form would hide the panel itself
-            bundle["text/html"] = f'<div class="training-panel">{page}</div>'
-        return bundle
+        form = form_beside_widget(f'<div class="training-panel">{page}</div>')
+        return super()._repr_mimebundle_(**kwargs) | form
 
 
 class _Run:
