@@ -51,6 +51,7 @@ def test_numbers_are_those_of_the_library(javascript):
     draw = random.Random(9)
     names = [*weighting.RECIPES, "drawn", "drawn"]
     states = [some_state(draw, recipe) for recipe in names for _ in range(20)]
+    states += [some_state(draw, "min-SNR") | {"logsnr": level} for level in (1.5, 1.7, 4.0)]
     constant = {"logsnr_max": LOGSNR_MAX}
     answers = javascript("weight_explorer", "explored", [[s | constant] for s in states])
     assert len(answers) >= 200
