@@ -6,6 +6,8 @@ The numbers that a widget shows are tested in its own file, tests/test_widget_NA
 import gzip
 import json
 import re
+import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,6 +21,27 @@ from vdm_lite.widgets import base
 
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 PAGES = sorted((SITE / "notebooks").glob("*.html"))
+SECOND_VIEW = """async (name) => {
+  const { model } = document.querySelector("[data-widget]");
+  const { render } = await import(`/widgets/${name}.js`);
+  const held = { listeners: 0, observers: 0 };
+  const count = (object, method, what, by) => {
+    const old = object[method];
+    object[method] = function (...given) { held[what] += by; return old.apply(this, given); };
+  };
+  for (const [object, on, off] of [
+    [model, "on", "off"], [window, "addEventListener", "removeEventListener"]
+  ]) {
+    count(object, on, "listeners", 1);
+    count(object, off, "listeners", -1);
+  }
+  count(ResizeObserver.prototype, "observe", "observers", 1);
+  count(ResizeObserver.prototype, "disconnect", "observers", -1);
+  const el = document.querySelector("main").appendChild(document.createElement("div"));
+  const remove = render({ model, el });
+  window.takeAway = () => { remove(); return { ...held, inside: el.childElementCount }; };
+  return { ...held };
+}"""
 every_widget = pytest.mark.parametrize("widget", widgets.ALL, ids=lambda widget: widget.module)
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
@@ -106,6 +129,14 @@ def test_html_form_is_safe_and_complete(widget):
     assert form.p.get_text()
 
 
+def test_colab_gets_the_widget_itself(monkeypatch):
+    assert "data-widget=" in widgets.VaeGap()._repr_mimebundle_()[0]["text/html"]
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    bundle, _ = widgets.VaeGap()._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert "text/html" not in bundle
+
+
 @every_widget
 def test_one_module_for_notebooks_is_what_the_page_runs(browser, widget_server, widget):
     source = base.bundle(widget.module)
@@ -170,6 +201,32 @@ def test_keyboard_reaches_and_moves_every_control(show, widget):
 
 
 @every_widget
+def test_handles_answer_the_keys_of_a_slider(show, widget):
+    shown = show(widget())
+    for knob in shown.page.locator(".vdm-knob").all():
+
+        def press(key: str, knob: Any = knob) -> float:
+            knob.press(key)
+            shown.settle()
+            return float(knob.get_attribute("aria-valuenow"))
+
+        end = press("End")
+        press("ArrowLeft")
+        twice = press("ArrowLeft")
+        assert press("End") == end
+        # Both before the next frame: the second goes on from where the first has led.
+        key = "new KeyboardEvent('keydown', { key: 'ArrowLeft', cancelable: true })"
+        knob.evaluate(f"knob => {{ knob.dispatchEvent({key}); knob.dispatchEvent({key}) }}")
+        shown.settle()
+        assert float(knob.get_attribute("aria-valuenow")) == pytest.approx(twice)
+        assert press("PageDown") < twice < end
+        assert press("Home") < press("PageUp") < end
+        shown.page.get_by_role("button", name="Reset").click()
+        shown.settle()
+    assert shown.complaints == []
+
+
+@every_widget
 def test_link_carries_the_state(show, widget):
     shown = show(widget())
     for field in fields(widget):
@@ -188,6 +245,7 @@ def test_damaged_link_means_the_default(show, widget):
     damages = [f"{name}=%FF", f"{name}=", "nothing=1"]
     damages += [f"{f['name']}={f['high'] + 1}" for f in fields(widget, "number", "whole")]
     damages += [f"{f['name']}=1,2" for f in fields(widget, "curve")]
+    damages += [f"{f['name']}=constructor" for f in fields(widget, "switch", "choice")]
     shown = show(widget())
     before = state(shown)
     for damage in damages:
@@ -226,6 +284,29 @@ def test_bad_input_is_explained_and_changes_nothing(show, widget):
     assert shown.complaints == []
 
 
+def test_what_is_being_typed_survives_a_change_of_another_field(show):
+    shown = show(widgets.VaeGap())
+    shown.page.locator('.vdm input[id$="-mean-typed"]').fill("0.9")
+    change = "() => document.querySelector('[data-widget]').model.set('variance', 0.3)"
+    shown.page.evaluate(change)
+    shown.settle()
+    assert shown.page.locator('.vdm input[id$="-variance-typed"]').input_value() == "0.3"
+    shown.page.keyboard.press("Enter")
+    assert shown.get("mean") == 0.9
+
+
+def test_a_setting_that_cannot_be_shown_is_reported_until_one_can(show):
+    shown = show(widgets.PosteriorExplorer())
+    first = shown.get("picture")
+    change = "name => document.querySelector('[data-widget]').model.set('picture', name)"
+    shown.page.evaluate(change, "nothing")
+    shown.settle()
+    assert "could not be shown" in message(shown)
+    shown.page.evaluate(change, first)
+    shown.settle()
+    assert message(shown) == ""
+
+
 @every_widget
 def test_reset_restores_every_field(show, widget):
     shown = show(widget())
@@ -236,6 +317,27 @@ def test_reset_restores_every_field(show, widget):
     shown.page.get_by_role("button", name="Reset").click()
     shown.settle()
     assert state(shown) == before
+
+
+@every_widget
+def test_a_second_view_follows_and_leaves_nothing_behind(show, widget):
+    """As in JupyterLab, which shows one model in two places and takes views away again."""
+    shown = show(widget())
+    held = shown.page.evaluate(SECOND_VIEW, widget.module)
+    assert held["listeners"] == 2  # of the model, and of the address
+    field = fields(widget)[0]
+    change = "([n, v]) => document.querySelector('[data-widget]').model.set(n, v)"
+    shown.page.evaluate(change, [field["name"], another(field)])
+    shown.settle()
+    both = shown.page.evaluate(
+        "() => [...document.querySelectorAll('.vdm-controls')].map(each =>"
+        " [...each.querySelectorAll('input, select')].map((e) => [e.value, e.checked]))"
+    )
+    assert len(both) == 2 and both[0] == both[1]
+    assert shown.page.evaluate("takeAway()") == {"listeners": 0, "observers": 0, "inside": 0}
+    shown.page.get_by_role("button", name="Reset").click()
+    shown.settle()
+    assert shown.complaints == []
 
 
 @every_widget

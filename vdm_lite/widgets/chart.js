@@ -96,7 +96,8 @@ function tickLabel(value, log) {
 
 /**
  * One chart. `options`: {label, x: {label, range, log, ticks: [values]}, y: {…}, height, wide};
- * y.names says what stands at the ticks 0, 1, … of a y axis that is a list of rows.
+ * y.names says what stands at the ticks 0, 1, … of a y axis that is a list of rows. After a key
+ * has moved a handle, `afterKey()` is called.
  */
 export class Chart {
   constructor(options) {
@@ -326,11 +327,16 @@ export class Chart {
         ArrowDown: [along, -push],
         ArrowRight: [axis === "y" ? "y" : "x", push],
         ArrowLeft: [axis === "y" ? "y" : "x", -push],
+        PageUp: [along, 10 * step],
+        PageDown: [along, -10 * step],
+        Home: [along, -Infinity],
+        End: [along, Infinity],
       };
       if (!ways[event.key]) return;
       event.preventDefault();
       const [direction, by] = ways[event.key];
       this.move(index, { ...points[index], [direction]: points[index][direction] + by });
+      this.options.afterKey?.();
     });
     this.plot.append(knob);
     return knob;

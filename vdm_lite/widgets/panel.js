@@ -48,7 +48,7 @@ export function readLink(fields, written) {
 }
 
 function readField(field, written) {
-  if (field.kind === "switch") return { true: true, false: false }[written];
+  if (field.kind === "switch") return [false, true].find((value) => String(value) === written);
   if (field.kind === "choice") return field.options.includes(written) ? written : undefined;
   if (field.kind !== "curve") return readNumber(written, field).value;
   const numbers = written.split(",").map((part) => readNumber(part, field).value);
@@ -107,7 +107,9 @@ class Panel {
     this.spoken = element("p", { class: "vdm-spoken", role: "status" });
     this.root = element("section", { class: "vdm", "aria-labelledby": this.key }, title, controls);
     // Without this attribute JupyterLab takes the arrow keys from whatever has the focus.
-    this.root.addEventListener("focusin", ({ target }) => target.setAttribute("data-lm-suppress-shortcuts", "true"));
+    this.root.addEventListener("focusin", ({ target }) =>
+      target.setAttribute("data-lm-suppress-shortcuts", "true"),
+    );
     this.root.append(this.settings, this.stage, this.list, this.buttons, this.status, this.spoken);
     el.append(this.root);
   }
@@ -169,7 +171,7 @@ class Panel {
     const state = readLink(this.fields, written);
     this.set(state ?? readLink(this.fields, ""));
     this.say(state ? "" : "The setting in this link could not be read: these are the defaults.");
-    this.root.scrollIntoView({ block: "center" });
+    this.root.scrollIntoView({ block: "start" });
   }
 
   copyLink() {
@@ -186,7 +188,8 @@ class Panel {
   // What a widget shows
 
   chart(options) {
-    const made = new Chart(options);
+    // Two key presses within one frame: the second starts where the first has led.
+    const made = new Chart({ ...options, afterKey: () => this.frame && this.drawNow() });
     this.charts.push(made);
     this.stage.append(made.element);
     return made;
@@ -277,8 +280,11 @@ class Panel {
       try {
         draw(this.state());
         this.speak();
+        if (this.failed) this.say("");
+        this.failed = false;
       } catch (error) {
         console.error(error);
+        this.failed = true;
         this.say(`This setting could not be shown: ${error.message}`);
       }
     };
@@ -375,11 +381,13 @@ function slider(field, id, set) {
       problem.textContent = `${read.problem}: kept ${numberText(kept)}.`;
     } else {
       problem.textContent = "";
+      typed.value = numberText(read.value);
       set(read.value);
     }
   });
   const refresh = (value) => {
-    if (value !== kept) problem.textContent = "";
+    if (value === kept) return; // another field has changed: what is being typed here stays
+    problem.textContent = "";
     kept = value;
     const nearest = stops.reduce(
       (best, stop, k) => (Math.abs(stop - value) < Math.abs(stops[best] - value) ? k : best),

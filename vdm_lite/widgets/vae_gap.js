@@ -39,7 +39,12 @@ export function render({ model, el }) {
   const lengths = ui.chart({
     label: "Costs as lengths of bars",
     x: { label: "nats", range: [0, 4] },
-    y: { label: "costs of x", range: [0, 2], ticks: [0.5, 1.5], names: { 0.5: "truth", 1.5: "bound" } },
+    y: {
+      label: "costs of x",
+      range: [0, 2],
+      ticks: [0.5, 1.5],
+      names: { 0.5: "truth", 1.5: "bound" },
+    },
     height: 160,
     wide: true,
   });
@@ -48,9 +53,11 @@ export function render({ model, el }) {
     drawVaeBells(bells, toy, mean, variance, truth);
     const longest = VAE_LENGTHS.find((top) => 0.84 * top > costs.bound);
     lengths.draw(vaeBars(costs, truth, longest), { x: [0, longest] });
-    const width = mean > 2.4 ? -Math.sqrt(variance) : Math.sqrt(variance); // on the chart
-    const knobs = [mean, mean + width].map((z) => ({ x: z, y: normalDensity(z, mean, variance) }));
-    const move = (index, { x }) => ui.set(index === 0 ? { mean: x } : { variance: (x - mean) ** 2 });
+    const side = mean > 2.4 ? -1 : 1; // of the mean, where the second dot stays on the chart
+    const places = [mean, mean + side * Math.sqrt(variance)];
+    const knobs = places.map((z) => ({ x: z, y: normalDensity(z, mean, variance) }));
+    const width = (x) => Math.max(0, side * (x - mean));
+    const move = (index, { x }) => ui.set(index === 0 ? { mean: x } : { variance: width(x) ** 2 });
     const labels = ["mean of q", "q, one standard deviation from its mean"];
     bells.handles(knobs, move, { labels, color: "posterior", step: 0.01, axis: "x" });
     const unit = { unit: "nats" };
@@ -88,7 +95,11 @@ function vaeBars({ reconstruction, prior, bound, evidence, gap }, truth, longest
   const beside = bound + 0.01 * longest;
   const bar = (x0, length, y0) => [{ x0, x1: x0 + length, y0, y1: y0 + 0.7 }];
   const above = [
-    bars(bar(0, reconstruction, 1.15), { color: "likelihood", opacity: 0.75, label: "reconstruction" }),
+    bars(bar(0, reconstruction, 1.15), {
+      color: "likelihood",
+      opacity: 0.75,
+      label: "reconstruction",
+    }),
     bars(bar(reconstruction, prior, 1.15), { color: "prior", hatch: true, label: "KL" }),
     text(beside, 1.56, bound.toFixed(2), { anchor: "start" }),
   ];
