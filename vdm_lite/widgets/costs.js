@@ -11,7 +11,10 @@ const COST_PANELS = 20; // of an integral over the log SNR, 16 points each
 
 /** Chebyshev coefficients of a function on [low, low + 1]. */
 function panelCoefficients(f, low) {
-  const angles = Array.from({ length: PANEL_POINTS }, (_, j) => (Math.PI * (j + 0.5)) / PANEL_POINTS);
+  const angles = Array.from(
+    { length: PANEL_POINTS },
+    (_, j) => (Math.PI * (j + 0.5)) / PANEL_POINTS,
+  );
   const values = angles.map((angle) => f(low + (1 + Math.cos(angle)) / 2));
   const projection = (k) => sum(angles.map((angle, j) => values[j] * Math.cos(k * angle)));
   return Float64Array.from(angles, (_, k) => ((k === 0 ? 1 : 2) * projection(k)) / PANEL_POINTS);
@@ -20,7 +23,8 @@ function panelCoefficients(f, low) {
 /** Coefficients of the derivative of a Chebyshev series over a panel of length 1. */
 function panelSlopes(coefficients) {
   const slopes = new Float64Array(coefficients.length + 1);
-  for (let k = coefficients.length - 1; k > 0; k--) slopes[k - 1] = slopes[k + 1] + 4 * k * coefficients[k];
+  for (let k = coefficients.length - 1; k > 0; k--)
+    slopes[k - 1] = slopes[k + 1] + 4 * k * coefficients[k];
   slopes[0] /= 2;
   return slopes.slice(0, -2);
 }
@@ -141,14 +145,4 @@ export function bestNoiseError(mixture) {
     noiseErrors.set(key, tabulated(spacing === null ? anywhere : onGrid));
   }
   return noiseErrors.get(key);
-}
-
-/** A function that keeps its last result, for what most moves of a reader leave as it is. */
-export function keepingLast(f) {
-  let [known, result] = [null, null];
-  return (...given) => {
-    const asked = JSON.stringify(given);
-    if (asked !== known) [known, result] = [asked, f(...given)];
-    return result;
-  };
 }

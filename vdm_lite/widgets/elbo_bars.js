@@ -1,7 +1,7 @@
 // Chapter 5: the three costs of the 8-level toy, for any depth and any end points.
 import { area, bars, format, line, rule, text } from "./chart.js";
-import { bestNoiseError, diffusionCost, diffusionLimit, keepingLast, overLevels } from "./costs.js";
-import { linspace, normalNodes, sigmoid, softplus, sum } from "./numerics.js";
+import { bestNoiseError, diffusionCost, diffusionLimit, overLevels } from "./costs.js";
+import { keepingLast, linspace, normalNodes, sigmoid, softplus, sum } from "./numerics.js";
 import { panel } from "./panel.js";
 
 const COST_TERMS = [
@@ -39,10 +39,18 @@ export function levelReconstruction({ weights, means }, logsnr) {
 
 /** All costs in nats, for T layers and (`limit`, `deepest`) for infinitely many. */
 export function levelCosts(toy, layers, cleanest, noisiest) {
-  const costs = layerCosts(toy, { layers, cleanest, noisiest }, (logsnr) => levelReconstruction(toy, logsnr));
+  const costs = layerCosts(toy, { layers, cleanest, noisiest }, (logsnr) =>
+    levelReconstruction(toy, logsnr),
+  );
   const limit = diffusionLimit(bestNoiseError(toy).value, noisiest, cleanest);
   const total = costs.prior + costs.reconstruction + costs.diffusion;
-  return { ...costs, total, excess: total - toy.entropy, limit, deepest: total - costs.diffusion + limit };
+  return {
+    ...costs,
+    total,
+    excess: total - toy.entropy,
+    limit,
+    deepest: total - costs.diffusion + limit,
+  };
 }
 
 function layerCosts(toy, { layers, cleanest, noisiest }, reconstruct) {
@@ -64,8 +72,8 @@ function remembered(f) {
 
 /** Values of one setting to compute the costs at: even, or on a log scale whole numbers. */
 export function profilePlaces({ low, high, log }, count) {
-  if (!log) return Array.from(linspace(low, high, count));
-  const powers = Array.from(linspace(Math.log(low), Math.log(high), count));
+  if (!log) return linspace(low, high, count);
+  const powers = linspace(Math.log(low), Math.log(high), count);
   return [...new Set(powers.map((power) => Math.round(Math.exp(power))))];
 }
 
@@ -84,15 +92,24 @@ function drawBars(chart, layers, costs, entropy) {
   const rows = [costBar(costs, 2), costBar(deep, 1)];
   const name = `${layers} ${layers === 1 ? "layer" : "layers"}`;
   const marks = COST_TERMS.map(({ key, ...style }, i) =>
-    bars(rows.map((row) => row[i]), { ...style, label: key }));
-  chart.draw([
-    ...marks,
-    line([entropy, entropy, NaN, entropy, entropy], [0.05, 0.65, NaN, 1.05, 1.65], {
-      color: "data", dash: "2 3", label: "entropy H(X)",
-    }),
-    text(0, 1.74, `${name}: ${format(costs.total)} nats`, { anchor: "start" }),
-    text(0, 0.74, `infinitely many: ${format(costs.deepest)} nats`, { anchor: "start" }),
-  ], { x: [0, 1.12 * Math.max(2, costs.total)], y: [0, 2] });
+    bars(
+      rows.map((row) => row[i]),
+      { ...style, label: key },
+    ),
+  );
+  chart.draw(
+    [
+      ...marks,
+      line([entropy, entropy, NaN, entropy, entropy], [0.05, 0.65, NaN, 1.05, 1.65], {
+        color: "data",
+        dash: "2 3",
+        label: "entropy H(X)",
+      }),
+      text(0, 1.74, `${name}: ${format(costs.total)} nats`, { anchor: "start" }),
+      text(0, 0.74, `infinitely many: ${format(costs.deepest)} nats`, { anchor: "start" }),
+    ],
+    { x: [0, 1.12 * Math.max(2, costs.total)], y: [0, 2] },
+  );
 }
 
 /** The costs stacked, over the values of one setting while the others stay. */
@@ -104,12 +121,15 @@ function drawProfile(chart, places, all, now, entropy) {
     return area(places, floor, { ...style, base });
   });
   const top = now.total < 3.5 ? 4 : 1.25 * now.total;
-  chart.draw([
-    ...marks,
-    line(places, floor, { color: "ink", width: 1.5 }),
-    rule({ y: entropy }, { color: "data", dash: "2 3" }),
-    rule({ x: now.at }, { color: "ink", dash: "4 4", width: 1 }),
-  ], { y: [0, top] });
+  chart.draw(
+    [
+      ...marks,
+      line(places, floor, { color: "ink", width: 1.5 }),
+      rule({ y: entropy }, { color: "data", dash: "2 3" }),
+      rule({ x: now.at }, { color: "ink", dash: "4 4", width: 1 }),
+    ],
+    { y: [0, top] },
+  );
 }
 
 export function render({ model, el }) {
@@ -127,7 +147,8 @@ export function render({ model, el }) {
     const places = profilePlaces(control, count);
     // While its own setting moves, a profile stays as it is.
     const profileCosts = keepingLast((others) =>
-      places.map((place) => layerCosts(toy, { ...others, [field]: place }, reconstruct)));
+      places.map((place) => layerCosts(toy, { ...others, [field]: place }, reconstruct)),
+    );
     return { field, label, chart, places, profileCosts };
   });
   return ui.show((state) => {
@@ -139,7 +160,8 @@ export function render({ model, el }) {
       const all = profileCosts({ layers, cleanest, noisiest, [field]: null });
       drawProfile(chart, places, all, now, toy.entropy);
       const step = field === "layers" ? 1 : 0.1;
-      const move = (_, { x }) => ui.set({ [field]: Number((Math.round(x / step) * step).toFixed(1)) });
+      const move = (_, { x }) =>
+        ui.set({ [field]: Number((Math.round(x / step) * step).toFixed(1)) });
       chart.handles([{ x: now.at, y: costs.total }], move, { axis: "x", labels: [label], step });
     }
     for (const { key } of COST_TERMS) ui.read(key, key, costs[key], { unit: "nats" });

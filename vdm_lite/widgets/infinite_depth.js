@@ -1,7 +1,7 @@
 // Chapter 6: rectangles under an error curve, and the gap to infinitely many layers.
 import { area, dots, line } from "./chart.js";
-import { bestNoiseError, depthRate, diffusionCost, diffusionLimit, keepingLast, tabulated } from "./costs.js";
-import { legendre, linspace } from "./numerics.js";
+import { bestNoiseError, depthRate, diffusionCost, diffusionLimit, tabulated } from "./costs.js";
+import { keepingLast, legendre, linspace } from "./numerics.js";
 import { panel } from "./panel.js";
 import { makeSchedule } from "./schedules.js";
 
@@ -26,7 +26,8 @@ export function wrongNoiseError(logsnr) {
     const n = Math.exp(size);
     const best = (VARIANCE * Math.sqrt(snr) * n) / spread;
     const wrong = BELIEF * Math.tanh(BELIEF * Math.sqrt(snr) * spread * n);
-    excess += weights[i] * Math.sqrt(2 / Math.PI) * Math.exp(-n * n / 2) * n * (wrong - best) ** 2;
+    excess +=
+      weights[i] * Math.sqrt(2 / Math.PI) * Math.exp((-n * n) / 2) * n * (wrong - best) ** 2;
   });
   return snr * (VARIANCE / (1 + VARIANCE * snr) + excess);
 }
@@ -38,7 +39,7 @@ function depthError(mixtures, data) {
 }
 
 function depthLevels(schedule, layers) {
-  return Array.from(linspace(0, 1, layers + 1), (t) => schedule.logsnr(t));
+  return linspace(0, 1, layers + 1).map((t) => schedule.logsnr(t));
 }
 
 /** L_T in nats. */
@@ -123,25 +124,41 @@ function drawGaps(chart, layers, gaps, { gap, rate }) {
   const sizes = [...law, ...gaps.map(Math.abs)];
   const high = Math.max(...sizes);
   const low = Math.max(Math.min(...sizes), 1e-9 * high); // a gap may be 0 where it changes its sign
-  chart.draw([
-    line([1, DEPTHS.at(-1)], law, { color: "posterior", dash: "6 4", label: "the 1/T law" }),
-    ...some((each) => each >= 0, { label: "L(T) above L(∞)" }),
-    ...some((each) => each < 0, { hollow: true, label: "L(T) below L(∞)" }),
-    dots([layers], [Math.abs(gap)], { color: "ink", r: 6, label: "at your T" }),
-  ], { y: [low / 1.5, high * 1.5] });
+  chart.draw(
+    [
+      line([1, DEPTHS.at(-1)], law, { color: "posterior", dash: "6 4", label: "the 1/T law" }),
+      ...some((each) => each >= 0, { label: "L(T) above L(∞)" }),
+      ...some((each) => each < 0, { hollow: true, label: "L(T) below L(∞)" }),
+      dots([layers], [Math.abs(gap)], { color: "ink", r: 6, label: "at your T" }),
+    ],
+    { y: [low / 1.5, high * 1.5] },
+  );
 }
 
 export function render({ model, el }) {
   const ui = panel(model, el);
   const x = { label: "", range: [0, 1] };
   const y = { label: "", range: [0, 1] };
-  const areas = ui.chart({ label: "Rectangles over the error curve", x, y, height: 280, wide: true });
+  const areas = ui.chart({
+    label: "Rectangles over the error curve",
+    x,
+    y,
+    height: 280,
+    wide: true,
+  });
   const depths = { label: "layers T", range: [0.8, 1280], log: true };
   const sizes = { label: "gap |L(T) − L(∞)| in nats", range: [0.001, 1], log: true };
-  const gaps = ui.chart({ label: "The gap over the depth", x: depths, y: sizes, height: 240, wide: true });
+  const gaps = ui.chart({
+    label: "The gap over the depth",
+    x: depths,
+    y: sizes,
+    height: 240,
+    wide: true,
+  });
   const mixtures = model.get("mixtures");
   const gapsOf = keepingLast((others, limit) =>
-    DEPTHS.map((layers) => depthCost(mixtures, { ...others, layers }) - limit));
+    DEPTHS.map((layers) => depthCost(mixtures, { ...others, layers }) - limit),
+  );
   return ui.show((state) => {
     const { layers, data, path, cleanest, noisiest } = state;
     const costs = depthCosts(mixtures, state);

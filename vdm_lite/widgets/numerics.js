@@ -112,7 +112,16 @@ export function generator(seed) {
     return (mixed ^ (mixed >>> 16)) >>> 0;
   };
   const uniform = () => ((bits() >>> 5) * 2 ** 26 + (bits() >>> 6)) / 2 ** 53;
-  const normal = () =>
-    Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
+  const normal = () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
   return { uniform, normal };
+}
+
+/** A function that keeps its last result, for what most moves of a reader leave as it is. */
+export function keepingLast(f) {
+  let [known, result] = [null, null];
+  return (...given) => {
+    const asked = JSON.stringify(given);
+    if (asked !== known) [known, result] = [asked, f(...given)];
+    return result;
+  };
 }

@@ -3,7 +3,7 @@
 import { bars, dots, element, format, line, rule, text } from "./chart.js";
 import { alpha, sigma } from "./gaussian.js";
 import { denoise, energy } from "./mixtures.js";
-import { linspace, sigmoid } from "./numerics.js";
+import { keepingLast, linspace, sigmoid } from "./numerics.js";
 import { panel, readNumber } from "./panel.js";
 
 export const OUTPUTS = ["image", "noise", "score", "velocity", "flow", "edm"];
@@ -127,15 +127,12 @@ export function render({ model, el }) {
     y: { label: "energy, nats", range: [-1, 8] },
     height: 250,
   });
-  let drawn = {};
+  const bandsOf = keepingLast(amplificationMap);
   return ui.show((state) => {
     const numbers = converted(state);
     drawAnswers(answers, ui, state, numbers);
     table.fill(state, numbers);
-    if (drawn.unit !== state.unit || drawn.std !== state.std) {
-      drawn = { unit: state.unit, std: state.std, bands: amplificationMap(state.unit, state.std) };
-    }
-    const bands = drawn.bands.map((found, i) => bars(found, CONVERTER_BANDS[i]));
+    const bands = bandsOf(state.unit, state.std).map((found, i) => bars(found, CONVERTER_BANDS[i]));
     map.draw([...bands, rule({ x: state.logsnr }, { color: "ink", label: "λ" })]);
     drawHill(hill, ui, state, numbers);
     ui.read("energy", "energy at z", numbers.exact.energy, { unit: "nats" });
@@ -147,17 +144,33 @@ export function render({ model, el }) {
 /** A row for each output: the exact answer (hollow), and the network's, which the reader drags. */
 function drawAnswers(chart, ui, state, { exact, said, deviations }) {
   const rows = OUTPUTS.map((_, row) => row);
-  const places = OUTPUTS.map((name) => [exact[name] / deviations[name], said[name] / deviations[name]]);
+  const places = OUTPUTS.map((name) => [
+    exact[name] / deviations[name],
+    said[name] / deviations[name],
+  ]);
   const hold = (x) => Math.min(CONVERTER_REACH, Math.max(-CONVERTER_REACH, x));
-  const marks = places.map((pair, row) => line(pair.map(hold), [row, row], { color: "network", width: 3 }));
+  const marks = places.map((pair, row) =>
+    line(pair.map(hold), [row, row], { color: "network", width: 3 }),
+  );
   for (const [row, [, x]] of places.entries()) {
     if (Math.abs(x) <= CONVERTER_REACH) continue;
     const beyond = x > 0 ? `${format(x, 3)} →` : `← ${format(x, 3)}`;
-    marks.push(text(0.93 * hold(x), row - 0.22, beyond, { anchor: x > 0 ? "end" : "start", color: "network" }));
+    marks.push(
+      text(0.93 * hold(x), row - 0.22, beyond, {
+        anchor: x > 0 ? "end" : "start",
+        color: "network",
+      }),
+    );
   }
   const shown = places.map(([, x]) => hold(x));
   marks.push(dots(shown, rows, { color: "network", r: 6, label: "the network (drag it)" }));
-  marks.push(dots(places.map(([x]) => hold(x)), rows, { color: "ink", r: 9, hollow: true, label: "exact" }));
+  marks.push(
+    dots(
+      places.map(([x]) => hold(x)),
+      rows,
+      { color: "ink", r: 9, hollow: true, label: "exact" },
+    ),
+  );
   chart.draw(marks);
   const labels = OUTPUTS.map((name) => `the network’s ${name}`);
   const move = (row, { x }) => ui.set({ output: OUTPUTS[row], error: x - places[row][0] });
@@ -189,8 +202,17 @@ function converterTable(ui) {
   const columns = heads.map((name) => element("th", { scope: "col" }, name));
   const body = element("tbody");
   const label = "Type any answer of the network";
-  const parts = [element("caption", {}, label), element("thead", {}, element("tr", {}, ...columns)), body];
-  const box = element("div", { class: "vdm-table", tabindex: 0, role: "group", "aria-label": label });
+  const parts = [
+    element("caption", {}, label),
+    element("thead", {}, element("tr", {}, ...columns)),
+    body,
+  ];
+  const box = element("div", {
+    class: "vdm-table",
+    tabindex: 0,
+    role: "group",
+    "aria-label": label,
+  });
   const problem = element("p", { class: "vdm-problem", role: "alert" });
   box.append(element("table", {}, ...parts), problem);
   ui.place(box);
@@ -220,7 +242,9 @@ function converterRow(name, ui, problem) {
   input.addEventListener("change", () => {
     const [best, deviation] = [current.exact[name], current.deviations[name]];
     const field = ui.fields.find(({ name: each }) => each === "error");
-    const [low, high] = [field.low, field.high].map((error) => Number((best + error * deviation).toPrecision(4)));
+    const [low, high] = [field.low, field.high].map((error) =>
+      Number((best + error * deviation).toPrecision(4)),
+    );
     const read = readNumber(input.value, { kind: "number", low, high });
     problem.textContent = read.problem ? `${name}: ${read.problem}.` : "";
     if (read.problem) write();

@@ -3,7 +3,7 @@ import { area, format, line, rule, text } from "./chart.js";
 import { bestNoiseError, diffusionLimit, tabulated } from "./costs.js";
 import { alpha, sigma } from "./gaussian.js";
 import { fourthMoment, TWO_BUMPS } from "./mixtures.js";
-import { bisect, legendre, linspace, sum } from "./numerics.js";
+import { bisect, keepingLast, legendre, linspace, sum } from "./numerics.js";
 import { panel } from "./panel.js";
 import { makeSchedule, scheduleOf } from "./schedules.js";
 
@@ -107,17 +107,6 @@ function drawnArea({ logsnr, slope }) {
   return sum(loss.map((each, i) => segments.weights[i] * each));
 }
 
-let lastCosts = {};
-
-/** The costs again, computed anew only where the schedule has changed. */
-function rememberedCosts({ shape, points, logsnr_max, logsnr_min }) {
-  const key = JSON.stringify([shape, points, logsnr_max, logsnr_min]);
-  if (lastCosts.key !== key) {
-    lastCosts = { key, costs: scheduleCosts({ shape, points, logsnr_max, logsnr_min }) };
-  }
-  return lastCosts.costs;
-}
-
 function rootFourth(logsnr) {
   return Math.sqrt(noiseFourth(logsnr));
 }
@@ -164,11 +153,14 @@ function drawDensity(chart, state, curves, logsnr) {
   const { levels, density } = bestDensity(state);
   const best = area(levels, density, { color: "posterior", label: "best density p*" });
   const highest = Math.max(...curves.density.slice(1, -1), ...(state.best ? density : []));
-  chart.draw([
-    ...(state.best ? [best] : []),
-    line(curves.logsnr, curves.density, { color: "latent", label: "p(λ) of the schedule" }),
-    rule({ x: logsnr }, { dash: "2 3", label: "the level at time t" }),
-  ], { y: [0, Math.min(2 * DENSITY_TOP, Math.max(DENSITY_TOP, 1.05 * highest))] });
+  chart.draw(
+    [
+      ...(state.best ? [best] : []),
+      line(curves.logsnr, curves.density, { color: "latent", label: "p(λ) of the schedule" }),
+      rule({ x: logsnr }, { dash: "2 3", label: "the level at time t" }),
+    ],
+    { y: [0, Math.min(2 * DENSITY_TOP, Math.max(DENSITY_TOP, 1.05 * highest))] },
+  );
 }
 
 /** Where the loss leaves the frame: how high it goes. */
@@ -183,14 +175,33 @@ export function render({ model, el }) {
   const time = { label: "time t", range: [0, 1] };
   const level = { label: "log SNR λ", range: [-15, 15] };
   const curve = ui.chart({ label: "Log SNR over time", x: time, y: level, height: 260 });
-  const loss = ui.chart({ label: "Mean one-sample loss over time", x: time, y: { label: "mean loss in nats", range: [0, LOSS_TOP] }, height: 260 });
-  const density = ui.chart({ label: "Density over noise levels", x: level, y: { label: "density p(λ)", range: [0, DENSITY_TOP] } });
-  const scales = ui.chart({ label: "Signal and noise over time", x: time, y: { label: "scale", range: [0, 1] } });
+  const loss = ui.chart({
+    label: "Mean one-sample loss over time",
+    x: time,
+    y: { label: "mean loss in nats", range: [0, LOSS_TOP] },
+    height: 260,
+  });
+  const density = ui.chart({
+    label: "Density over noise levels",
+    x: level,
+    y: { label: "density p(λ)", range: [0, DENSITY_TOP] },
+  });
+  const scales = ui.chart({
+    label: "Signal and noise over time",
+    x: time,
+    y: { label: "scale", range: [0, 1] },
+  });
+  const costsOf = keepingLast(scheduleCosts);
   return ui.show((state) => {
-    const [curves, costs] = [scheduleCurves(state), rememberedCosts(state)];
+    const { shape, points, logsnr_max, logsnr_min } = state;
+    const costs = costsOf({ shape, points, logsnr_max, logsnr_min });
+    const curves = scheduleCurves(state);
     const now = scheduleAt(state);
     const here = rule({ x: state.time }, { dash: "2 3", label: "time t" });
-    curve.draw([line(curves.t, curves.logsnr, { color: "latent", label: "λ(t); drag the dots" }), here]);
+    curve.draw([
+      line(curves.t, curves.logsnr, { color: "latent", label: "λ(t); drag the dots" }),
+      here,
+    ]);
     loss.draw([
       area(curves.t, curves.loss, { color: "posterior", label: "area: the diffusion cost" }),
       line(curves.t, curves.loss, { color: "posterior" }),

@@ -1,7 +1,7 @@
 // Weight, density, factor, and the noise that a weight adds to the data (chapters 9 and 11).
 
 import { area, dots, element, line, rule } from "./chart.js";
-import { legendre, linspace } from "./numerics.js";
+import { bisect, keepingLast, legendre, linspace, sum } from "./numerics.js";
 import { panel } from "./panel.js";
 import { makeSchedule } from "./schedules.js";
 import { drawnWeight, recipeSchedule, weightFall, weightOf } from "./weights.js";
@@ -16,8 +16,7 @@ function exploredCurves({ recipe, schedule, bias, drawn, logsnr_max: high, logsn
   if (recipe === "drawn") return { ...drawnWeight(drawn, high, low), p };
   const [raw, fall] = [weightOf(recipe, bias), weightFall(recipe, bias)];
   const { nodes, weights } = legendre(low, high);
-  let total = 0;
-  nodes.forEach((node, i) => (total += weights[i] * raw(node)));
+  const total = sum(nodes.map((node, i) => weights[i] * raw(node)));
   return { w: (logsnr) => raw(logsnr) / total, fall: (logsnr) => fall(logsnr) / total, p };
 }
 
@@ -41,24 +40,26 @@ function exploredMasses({ w }, low, high) {
 /** The level that half of the augmented data do not reach, for a weight that never rises. */
 function exploredMedian({ w }, low, high) {
   const half = w(low) / 2;
-  if (w(high) >= half) return high;
-  let [left, right] = [low, high];
-  for (let k = 0; k < 60; k++) {
-    const middle = (left + right) / 2;
-    if (w(middle) >= half) left = middle;
-    else right = middle;
-  }
-  return (left + right) / 2;
+  return w(high) >= half ? high : bisect((logsnr) => w(logsnr) - half, low, high);
 }
 
 /** All numbers of the widget, at the level that is read and over all levels. */
 export function explored(state) {
-  return { ...exploredAt(state, exploredCurves(state)), ...exploredWhole(state, exploredCurves(state)) };
+  return {
+    ...exploredAt(state, exploredCurves(state)),
+    ...exploredWhole(state, exploredCurves(state)),
+  };
 }
 
 function exploredAt({ logsnr, logsnr_min: low }, { w, p, fall }) {
   const level = Math.max(logsnr, low);
-  return { level, w: w(level), p: p(level), factor: w(level) / p(level), density: fall(level) / w(low) };
+  return {
+    level,
+    w: w(level),
+    p: p(level),
+    factor: w(level) / p(level),
+    density: fall(level) / w(low),
+  };
 }
 
 function exploredWhole({ logsnr_min: low, logsnr_max: high }, curves) {
@@ -76,9 +77,9 @@ function exploredPictures(state) {
 
 /** Levels for the curves; close to either side of a kink of a drawn weight. */
 function exploredLevels({ recipe, drawn, logsnr_min: low, logsnr_max: high }) {
-  const even = Array.from(linspace(low, high, 301));
+  const even = linspace(low, high, 301);
   if (recipe !== "drawn") return even;
-  const kinks = Array.from(linspace(low, high, drawn.length)).slice(1, -1);
+  const kinks = linspace(low, high, drawn.length).slice(1, -1);
   return [...even, ...kinks.flatMap((kink) => [kink - 1e-9, kink + 1e-9])].sort((a, b) => a - b);
 }
 
@@ -99,10 +100,9 @@ export function render({ model, el }) {
     wide: true,
   });
   const verdict = ui.place(element("p", { class: "vdm-wide vdm-verdict" }));
-  let kept = {};
+  const picturesOf = keepingLast(exploredPictures);
   return ui.show((state) => {
-    const key = JSON.stringify({ ...state, logsnr: 0 });
-    if (kept.key !== key) kept = { key, ...exploredPictures(state) };
+    const kept = picturesOf({ ...state, logsnr: null });
     const numbers = { ...exploredAt(state, kept.curves), ...kept.whole };
     drawFactors(top, ui, state, kept, numbers);
     drawAugmentation(bottom, state, kept, numbers);
@@ -128,32 +128,61 @@ function drawFactors(chart, ui, state, { curves, levels, w, p }, { level }) {
     rule({ x: level }, { dash: "2 3", label: "the level λ that is read" }),
     line(levels, p.map(Math.log10), { color: "prior", width: 3, label: "p, how often" }),
     line(levels, w.map(Math.log10), { color: "data", dash: "8 4", label: "w, how much (drag it)" }),
-    line(levels, factor.map(Math.log10), { color: "network", dash: "2 4", width: 3, label: "w/p, the factor" }),
+    line(levels, factor.map(Math.log10), {
+      color: "network",
+      dash: "2 4",
+      width: 3,
+      label: "w/p, the factor",
+    }),
   ];
   chart.draw(marks, { x: [low, high] });
   const places = linspace(low, high, state.drawn.length);
   const field = ui.fields.find(({ name }) => name === "drawn");
-  const heights = places.map((l) => Math.min(field.high, Math.max(field.low, Math.log10(curves.w(l)))));
+  const heights = places.map((l) =>
+    Math.min(field.high, Math.max(field.low, Math.log10(curves.w(l)))),
+  );
   const now = state.recipe === "drawn" ? state.drawn : heights;
-  const move = (index, { y }) => ui.set({ recipe: "drawn", drawn: now.map((h, i) => (i === index ? y : h)) });
+  const move = (index, { y }) =>
+    ui.set({ recipe: "drawn", drawn: now.map((h, i) => (i === index ? y : h)) });
   const labels = places.map((l) => `power of ten of w at log SNR ${l.toFixed(1)}`);
-  chart.handles(places.map((x, i) => ({ x, y: now[i] })), move, { labels, color: "data", step: 0.1 });
+  chart.handles(
+    places.map((x, i) => ({ x, y: now[i] })),
+    move,
+    { labels, color: "data", step: 0.1 },
+  );
 }
 
 /** w and p_w as shares of w(logsnr_min): where w ends is the point mass. */
-function drawAugmentation(chart, { logsnr_min: low, logsnr_max: high }, { levels, w, fall }, { clean, level }) {
+function drawAugmentation(
+  chart,
+  { logsnr_min: low, logsnr_max: high },
+  { levels, w, fall },
+  { clean, level },
+) {
   const shares = w.map((value) => value / w[0]);
   const density = fall.map((value) => value / w[0]);
   const [least, most] = [Math.min(0, ...density), Math.max(...shares, ...density)];
   const pad = 0.06 * (most - least);
   chart.draw(
     [
-      area(levels, density.map((d) => Math.max(0, d)), { color: "noise", opacity: 0.6, label: "p_w, positive" }),
-      area(levels, density.map((d) => Math.min(0, d)), { color: "network", hatch: true, label: "p_w, negative" }),
+      area(
+        levels,
+        density.map((d) => Math.max(0, d)),
+        { color: "noise", opacity: 0.6, label: "p_w, positive" },
+      ),
+      area(
+        levels,
+        density.map((d) => Math.min(0, d)),
+        { color: "network", hatch: true, label: "p_w, negative" },
+      ),
       rule({ y: 0 }),
       rule({ x: level }, { dash: "2 3" }),
       line(levels, shares, { color: "data", dash: "8 4", label: "w" }),
-      line([high, high], [0, clean], { color: "latent", width: 4, label: "point mass, where w ends" }),
+      line([high, high], [0, clean], {
+        color: "latent",
+        width: 4,
+        label: "point mass, where w ends",
+      }),
       dots([high], [clean], { color: "latent", r: 5 }),
     ],
     { x: [low, high + 0.02 * (high - low)], y: [least < 0 ? least - pad : 0, most + pad] },
