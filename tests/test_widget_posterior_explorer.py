@@ -103,6 +103,31 @@ def test_later_time_gives_way_or_the_earlier_one(javascript):
     assert pairs[4:] == [(0.49, 0.5), (0.09, 0.1), (0.99, 1.0), (0.0, 0.01)]
 
 
+def test_python_keeps_its_times_apart_as_the_page_does():
+    explorer = PosteriorExplorer()
+    explorer.s = 0.8
+    assert (explorer.s, explorer.t) == (0.8, 0.81)
+    explorer.t = 0.5
+    assert (explorer.s, explorer.t) == (0.49, 0.5)
+    both = PosteriorExplorer(s=0.9, t=0.95)
+    assert (both.s, both.t) == (0.9, 0.95)
+    assert PosteriorExplorer(s=0.99).t == 1.0
+
+
+def test_the_page_leaves_times_alone_that_python_sets_one_by_one(show):
+    shown = show(PosteriorExplorer())
+    change = "([n, v]) => document.querySelector('[data-widget]').model.set(n, v)"
+    shown.page.evaluate(change, ["s", 0.9])
+    shown.settle()
+    assert (shown.get("s"), shown.get("t")) == (0.9, 0.7)
+    shown.page.evaluate(change, ["t", 0.95])
+    shown.settle()
+    agrees(shown)
+    shown.type("s", "0.97")
+    assert (shown.get("s"), shown.get("t")) == (0.97, 0.98)
+    agrees(shown)
+
+
 def test_pictures_are_fashion_mnist():
     explorer = PosteriorExplorer()
     images = data.halved(data.fashion_mnist())
@@ -158,7 +183,8 @@ def test_s_stays_below_t(show):
 
 
 def test_times_out_of_order_are_set_right_at_the_start(show):
-    shown = show(PosteriorExplorer(s=0.8, t=0.2))
+    assert PosteriorExplorer(s=0.8, t=0.2).s < PosteriorExplorer(s=0.8, t=0.2).t
+    shown = show(PosteriorExplorer(), link="#widget-posterior_explorer?s=0.8&t=0.2")
     assert (shown.get("s"), shown.get("t")) == (0.8, 0.81)
     agrees(shown)
 

@@ -121,8 +121,12 @@ class Panel {
     return Object.fromEntries(names.map((name) => [name, this.model.get(name)]));
   }
 
-  /** Set fields from a widget's own code; numbers are held within their ranges. */
+  /**
+   * Set fields from a widget's own code; numbers are held within their ranges. Until the next
+   * drawing `moved` says that the change was made here, and not in Python.
+   */
   set(values) {
+    this.moved = true;
     for (const [name, value] of Object.entries(values)) {
       const { low, high } = this.fields.find((field) => field.name === name);
       const hold = (number) => Math.min(high, Math.max(low, number));
@@ -279,6 +283,7 @@ class Panel {
       this.turn += 1;
       try {
         draw(this.state());
+        this.moved = false;
         this.speak();
         if (this.failed) this.say("");
         this.failed = false;

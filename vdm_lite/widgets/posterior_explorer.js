@@ -63,7 +63,8 @@ export function render({ model, el }) {
   return ui.show((state) => {
     const { s, t } = timesApart(state.s, state.t, before && state.t !== before.t);
     before = { s, t };
-    if (s !== state.s || t !== state.t) ui.set({ s, t });
+    // Python keeps its own times apart: an answer could overwrite what it sets next.
+    if (ui.moved && (s !== state.s || t !== state.t)) ui.set({ s, t });
     const [logsnrS, logsnrT] = [schedule.logsnr(s), schedule.logsnr(t)];
     const pixel = posteriorPixel(state.x, state.z, logsnrS, logsnrT);
     drawPosteriorDensities(curves, pixel);
@@ -84,7 +85,9 @@ function drawPosteriorDensities(chart, pixel) {
     const [xs, ys] = posteriorBell(pixel[name]);
     return [area(xs, ys, { color: style.color, opacity: 0.13 }), line(xs, ys, style)];
   });
-  const peaks = Object.keys(styles).map((name) => 1 / Math.sqrt(2 * Math.PI * pixel[name].variance));
+  const peaks = Object.keys(styles).map(
+    (name) => 1 / Math.sqrt(2 * Math.PI * pixel[name].variance),
+  );
   chart.draw(marks, { y: [0, 1.12 * Math.max(...peaks)] });
 }
 
@@ -113,7 +116,13 @@ function posteriorFrames(ui) {
   const noise = (seed) => (noises[seed] ??= posteriorNoise(seed));
   return ({ picture, pictures, draw }, logsnrS, logsnrT) => {
     const x = levelsToPixels(pictures[picture]);
-    const made = posteriorImages(x, noise(POSTERIOR_SEED), noise(POSTERIOR_SEED + draw), logsnrS, logsnrT);
+    const made = posteriorImages(
+      x,
+      noise(POSTERIOR_SEED),
+      noise(POSTERIOR_SEED + draw),
+      logsnrS,
+      logsnrT,
+    );
     [x, made.z, made.mean, made.draw].forEach((values, i) => frames[i].draw(values));
   };
 }

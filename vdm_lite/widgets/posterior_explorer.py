@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import traitlets
+
 from vdm_lite import data
 from vdm_lite.widgets.base import Widget, choice, fixed, number, whole
 
 PICTURES = {"ankle boot": 39, "checked shirt": 7, "bag": 30}  # places among the test images
+APART = 0.01  # the shortest step from s to t
 
 
 def _pictures() -> dict[str, Any]:
@@ -25,8 +28,8 @@ class PosteriorExplorer(Widget):
 
     ``c = 1 - SNR(t) / SNR(s)`` is the share of the posterior's precision that x gives. Above, one
     pixel with its ``x`` and ``z_t``; below, an image of Fashion-MNIST, halved to 14 x 14. The
-    schedule is ``schedules.Linear()``. Where s is not below t, the page moves s if t has just
-    moved, and t otherwise. Chapter 4.
+    schedule is ``schedules.Linear()``. Where s would not be below t by ``APART``, s gives way if t
+    has just moved, and t otherwise. Chapter 4.
     """
 
     module = "posterior_explorer"
@@ -38,3 +41,12 @@ class PosteriorExplorer(Widget):
     picture = choice("ankle boot", list(PICTURES), label="image")
     draw = whole(1, 1, 20, label="draw of zₛ, number")
     pictures = fixed(_pictures)
+
+    @traitlets.observe("s", "t")
+    def _keep_apart(self, change: Any) -> None:
+        if self.t - self.s > APART - 1e-9:
+            return
+        if change.name == "t":
+            self.s = round(self.t - APART, 10)
+        else:
+            self.t = round(self.s + APART, 10)
