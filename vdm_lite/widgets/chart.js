@@ -1,6 +1,7 @@
 // A small chart in SVG: axes, marks, a legend and handles. Marks are plain objects.
 
 const CHART_MARGIN = { left: 48, right: 14, top: 26, bottom: 40 };
+const CHART_NAMES = 64; // the left margin of a y axis with names
 const SVG_ENTITIES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
 
 /** A curve through (xs[i], ys[i]); numbers that are not finite break it. */
@@ -133,7 +134,8 @@ export class Chart {
   paint() {
     const width = this.plot.clientWidth || 560;
     const { height } = this.options;
-    const { left, right, top, bottom } = CHART_MARGIN;
+    const { right, top, bottom } = CHART_MARGIN;
+    const left = this.options.y.names ? CHART_NAMES : CHART_MARGIN.left;
     this.box = { left, top, width: width - left - right, height: height - top - bottom };
     this.hatches = new Set();
     const marks = this.marks.map((mark) => this.markup(mark)).join("");

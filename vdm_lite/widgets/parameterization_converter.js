@@ -66,7 +66,7 @@ export function converted({ toy, latent, logsnr, std, output, error, unit }) {
   const over = (make) => Object.fromEntries(OUTPUTS.map((name) => [name, make(name)]));
   const deviations = over((name) => targetDeviation(name, logsnr, std));
   const answer = exact[output] + error * deviations[output];
-  const said = convert(output, answer, latent, logsnr, std);
+  const said = error === 0 ? exact : convert(output, answer, latent, logsnr, std);
   return {
     exact,
     deviations,
@@ -237,7 +237,8 @@ function converterRow(name, ui, problem) {
   const row = element("tr", {}, head, ...cells.map((cell) => element("td", {}, cell)));
   let current;
   const write = () => {
-    input.value = String(Number(current.said[name].toPrecision(5))).replace("-", "−");
+    const rounded = Number(current.said[name].toPrecision(4));
+    input.value = String(Math.abs(rounded) < 1e-12 ? 0 : rounded).replace("-", "−");
   };
   input.addEventListener("change", () => {
     const [best, deviation] = [current.exact[name], current.deviations[name]];
