@@ -116,7 +116,7 @@ export function render({ model, el }) {
     ui.read("positive", "positive mass of p_w", numbers.positive);
     ui.read("negative", "negative mass", numbers.negative);
     ui.read("clean", "point mass, clean end", numbers.clean);
-    ui.read("median", "half of the data below λ =", numbers.median);
+    ui.read("median", "median λ of the noisy data", numbers.median);
   });
 }
 
