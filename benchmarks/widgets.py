@@ -52,17 +52,16 @@ def first_widget(browser: Browser, url: str) -> float:
 def weight(browser: Browser, url: str) -> float:
     """Kilobytes of the page's scripts, gzipped one by one; mathematics and search aside."""
     page = browser.new_page()
-    sizes: dict[str, int] = {}
-
-    def keep(response: Any) -> None:
-        apart = re.search("mathjax|search", response.url)
-        if response.request.resource_type == "script" and not apart:
-            sizes[response.url] = len(gzip.compress(response.body()))
-
-    page.on("response", keep)
-    page.goto(url, wait_until="networkidle")
+    responses: list[Any] = []
+    page.on("response", responses.append)
+    page.goto(url)
+    page.wait_for_function(READY)
+    page.wait_for_load_state("networkidle")
+    scripts = [each for each in responses if each.request.resource_type == "script"]
+    own = {each.url: each for each in scripts if not re.search("mathjax|search", each.url)}
+    sizes = [len(gzip.compress(each.body())) for each in own.values()]
     page.close()
-    return sum(sizes.values()) / 1000
+    return sum(sizes) / 1000
 
 
 def drag(page: Page, slider: Locator) -> None:

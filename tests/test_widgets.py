@@ -379,19 +379,16 @@ def test_every_widget_stands_in_the_book():
 def test_widgets_of_a_page_work_and_are_light(browser, page):
     if not on_page(page):
         return
-    scripts: dict[str, bytes] = {}
-
-    def keep(response: Any) -> None:
-        if response.request.resource_type == "script":
-            scripts[response.url] = response.body()
-
+    responses: list[Any] = []
     with serve(SITE) as server:
         opened = browser.new_page()
-        opened.on("response", keep)
+        opened.on("response", responses.append)
         opened.goto(f"{server.address}notebooks/{page.name}", wait_until="networkidle")
         opened.wait_for_function(
             "() => [...document.querySelectorAll('[data-widget]')].every(e => 'ready' in e.dataset)"
         )
+        kinds = [each for each in responses if each.request.resource_type == "script"]
+        scripts = {each.url: each.body() for each in kinds}
         opened.evaluate(FRAMES)
         assert opened.locator(".vdm").count() == len(on_page(page))
         numbers = opened.locator("data[data-readout]").evaluate_all("all => all.map(e => e.value)")

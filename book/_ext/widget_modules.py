@@ -23,7 +23,8 @@ def add_loader(
     body, scripts = context.get("body", ""), context.get("script_files", [])
     scripts[:] = [file for file in scripts if wanted(file, body)]
     if "data-widget=" in body:
-        app.add_js_file("widgets/loader.js", type="module")
+        # Before MathJax, whose start the loader puts off.
+        app.add_js_file("widgets/loader.js", type="module", priority=400)
         app.add_css_file("widgets/widget.css")
 
 
