@@ -1,6 +1,6 @@
 // A small chart in SVG: axes, marks, a legend and handles. Marks are plain objects.
 
-const CHART_MARGIN = { left: 48, right: 14, top: 26, bottom: 40 };
+const CHART_MARGIN = { left: 48, right: 18, top: 26, bottom: 40 };
 const CHART_NAMES = 64; // the left margin of a y axis with names
 const SVG_ENTITIES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
 
