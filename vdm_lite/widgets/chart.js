@@ -296,7 +296,8 @@ export class Chart {
 
   /**
    * Dots that the reader drags or moves with the arrow keys: `points` [{x, y}], in data units;
-   * `onMove(index, {x, y})` gets the wished place. options: {labels, color, step, axis}.
+   * `onMove(index, {x, y})` gets the wished place. options: {labels, color, step, axis: "x" or
+   * "y", reach: [low, high] along that axis, by default its range}.
    */
   handles(points, onMove, options = {}) {
     this.moves = { points, onMove, axis: "y", color: "ink", step: 0.1, ...options };
@@ -323,54 +324,52 @@ export class Chart {
     knob.addEventListener("keydown", (event) => {
       const { points, step, axis } = this.moves;
       const push = step * (event.shiftKey ? 10 : 1);
-      const along = axis === "x" ? "x" : "y";
       const ways = {
-        ArrowUp: [along, push],
-        ArrowDown: [along, -push],
-        ArrowRight: [axis === "y" ? "y" : "x", push],
-        ArrowLeft: [axis === "y" ? "y" : "x", -push],
-        PageUp: [along, 10 * step],
-        PageDown: [along, -10 * step],
-        Home: [along, -Infinity],
-        End: [along, Infinity],
+        ArrowUp: push,
+        ArrowDown: -push,
+        ArrowRight: push,
+        ArrowLeft: -push,
+        PageUp: 10 * step,
+        PageDown: -10 * step,
+        Home: -Infinity,
+        End: Infinity,
       };
       if (!ways[event.key]) return;
       event.preventDefault();
-      const [direction, by] = ways[event.key];
-      this.move(index, { ...points[index], [direction]: points[index][direction] + by });
+      this.move(index, { [axis]: points[index][axis] + ways[event.key] });
       this.options.afterKey?.();
     });
     this.plot.append(knob);
     return knob;
   }
 
+  /** Ask for a new place along the handle's axis; across it, it stays. */
   move(index, wish) {
     const { points, axis, onMove } = this.moves;
-    const kept = axis === "y" ? { x: points[index].x } : axis === "x" ? { y: points[index].y } : {};
-    const place = { ...wish, ...kept };
-    for (const name of ["x", "y"]) {
-      const [low, high] = [...this.ranges[name]].sort((a, b) => a - b);
-      place[name] = Math.min(high, Math.max(low, place[name]));
-    }
-    onMove(index, place);
+    const [low, high] = this.reach();
+    onMove(index, { ...points[index], [axis]: Math.min(high, Math.max(low, wish[axis])) });
+  }
+
+  reach() {
+    const { axis, reach } = this.moves;
+    return reach ?? [...this.ranges[axis]].sort((a, b) => a - b);
   }
 
   placeKnobs() {
     this.knobs.forEach((knob, i) => {
-      const { points, axis, color, labels = [] } = this.moves;
-      const [point, along] = [points[i], axis === "x" ? "x" : "y"];
-      const [low, high] = [...this.ranges[along]].sort((a, b) => a - b);
+      const { points, axis, color, labels } = this.moves;
+      const point = points[i];
+      const [low, high] = this.reach();
       knob.style.left = `${this.pixel("x", point.x)}px`;
       knob.style.top = `${this.pixel("y", point.y)}px`;
       knob.style.setProperty("--vdm-knob", `var(--vdm-${color})`);
-      const said = axis === "xy" ? `${format(point.x)}, ${format(point.y)}` : format(point[along]);
       const meaning = {
-        "aria-label": labels[i] ?? `handle ${i + 1}`,
+        "aria-label": labels[i],
         "aria-orientation": axis === "y" ? "vertical" : "horizontal",
         "aria-valuemin": low,
         "aria-valuemax": high,
-        "aria-valuenow": point[along],
-        "aria-valuetext": said,
+        "aria-valuenow": point[axis],
+        "aria-valuetext": format(point[axis]),
       };
       for (const [name, value] of Object.entries(meaning)) knob.setAttribute(name, value);
     });

@@ -382,12 +382,18 @@ function graphGuard(ui) {
     ui.say(`${way} would close a circle, in which no unit could be drawn first. ${instead}`);
     said = "new";
   };
-  /** Turns an arrow that closes a circle; true where it had to. */
+  /** Turns an arrow that the reader closed a circle with; true where there is one to refuse. */
   const refuse = (state) => {
     if (!hasCycle(graphArrows(state).links)) {
       if (said === "old") ui.say("");
       [before, said] = [state, said === "new" ? "old" : ""];
       return false;
+    }
+    if (before && !ui.moved) {
+      // Python may be setting arrows one by one: what it means is not the page's to guess.
+      ui.say("These arrows run in a circle, in which no unit could be drawn first.");
+      said = "new";
+      return true;
     }
     const names = Object.keys(GRAPH_PAIRS);
     const culprit = names.find((name) => before && state[name] !== before[name]) ?? names[0];

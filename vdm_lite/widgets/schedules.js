@@ -81,7 +81,11 @@ export function makeSchedule(name, logsnrMax, logsnrMin) {
 
 /** A schedule {logsnr, slope, timeOf, ends} with its density over noise levels. */
 export function scheduleOf(schedule) {
-  const { ends: [high, low], slope, timeOf } = schedule;
+  const {
+    ends: [high, low],
+    slope,
+    timeOf,
+  } = schedule;
   const slack = 1e-6 * (high - low);
   const density = (logsnr) => {
     if (logsnr < low - slack || logsnr > high + slack) return 0;

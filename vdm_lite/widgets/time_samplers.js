@@ -7,7 +7,13 @@ import { generator, legendre, normalNodes } from "./numerics.js";
 import { panel } from "./panel.js";
 import { makeSchedule } from "./schedules.js";
 
-export const SAMPLER_NAMES = ["uniform", "low discrepancy", "jittered strata", "adaptive", "minimum variance"];
+export const SAMPLER_NAMES = [
+  "uniform",
+  "low discrepancy",
+  "jittered strata",
+  "adaptive",
+  "minimum variance",
+];
 const SAMPLER_COUNT = SAMPLER_NAMES.length;
 const CLEANEST_LEVEL = 10;
 const NOISIEST_LEVEL = -8;
@@ -35,7 +41,16 @@ function bumpsAt(logsnr) {
   const [a, s] = [alpha(logsnr), sigma(logsnr)];
   const [far, width] = [TWO_BUMPS.means[1], TWO_BUMPS.stds[1]];
   const v = (a * width) ** 2 + s ** 2;
-  return { a, s, v, far, pull: (far * s ** 2) / v, gain: (a * width ** 2) / v, turn: (a * far) / v, within: (width * s) ** 2 / v };
+  return {
+    a,
+    s,
+    v,
+    far,
+    pull: (far * s ** 2) / v,
+    gain: (a * width ** 2) / v,
+    turn: (a * far) / v,
+    within: (width * s) ** 2 / v,
+  };
 }
 
 /** Logarithms of E e^2 and E e^4 of the exact denoiser's noise error e, on the library's nodes. */
@@ -52,8 +67,13 @@ function logMoments(logsnr) {
   };
   return {
     mean: logsnr + expected(91, (between) => within + between),
-    square: 2 * logsnr + expected(151, (between, both) =>
-      apart * between * (1 - 3 * both) + 6 * between * within + 3 * within ** 2),
+    square:
+      2 * logsnr +
+      expected(
+        151,
+        (between, both) =>
+          apart * between * (1 - 3 * both) + 6 * between * within + 3 * within ** 2,
+      ),
   };
 }
 
@@ -65,7 +85,8 @@ function momentTable() {
     const known = levels.map(logMoments);
     const table = (name) => {
       const columns = [known.map((each) => each[name])];
-      for (let n = 1; n < 6; n++) columns.push(columns[n - 1].slice(1).map((value, i) => (value - columns[n - 1][i]) / n));
+      for (let n = 1; n < 6; n++)
+        columns.push(columns[n - 1].slice(1).map((value, i) => (value - columns[n - 1][i]) / n));
       return columns;
     };
     return { mean: table("mean"), square: table("square") };
@@ -99,16 +120,26 @@ function shiftNodes(batch) {
  */
 function timeParts(value, batch) {
   const { places, weights } = shiftNodes(batch);
-  const values = Array.from({ length: batch }, (_, i) => Array.from(places, (u) => value((i + u) / batch)));
+  const values = Array.from({ length: batch }, (_, i) =>
+    Array.from(places, (u) => value((i + u) / batch)),
+  );
   const cells = values.map((cell) => nodeSum(cell, weights));
   const mean = cells.reduce((total, cell) => total + cell, 0) / batch;
-  const shift = Array.from(places, (_, j) => values.reduce((total, cell) => total + cell[j], 0) / batch);
+  const shift = Array.from(
+    places,
+    (_, j) => values.reduce((total, cell) => total + cell[j], 0) / batch,
+  );
   let [all, within] = [0, 0];
   values.forEach((cell, i) => {
     all += nodeSpread(cell, weights, mean) / batch;
     within += nodeSpread(cell, weights, cells[i]) / batch;
   });
-  return { mean, independent: all / batch, shifted: nodeSpread(shift, weights, mean), jittered: within / batch };
+  return {
+    mean,
+    independent: all / batch,
+    shifted: nodeSpread(shift, weights, mean),
+    jittered: within / batch,
+  };
 }
 
 function nodeSum(values, weights) {
@@ -195,7 +226,8 @@ export function exactVariances(schedule, dimension, batch) {
 function binMoments() {
   return samplerMemory("bins", () => {
     const width = LEVEL_SPAN / DENSITY_BINS;
-    const at = (bin, point) => noiseMoments(CLEANEST_LEVEL - width * (bin + 0.5 + point / Math.sqrt(12)));
+    const at = (bin, point) =>
+      noiseMoments(CLEANEST_LEVEL - width * (bin + 0.5 + point / Math.sqrt(12)));
     return Array.from({ length: DENSITY_BINS }, (_, bin) => [at(bin, -1), at(bin, 1)]);
   });
 }
@@ -305,7 +337,9 @@ export function sampledTable({ schedule, copies, batch, seed }, count) {
   const random = generator(seed);
   const losses = SAMPLER_NAMES.map(() => []);
   for (let b = 0; b < count; b++) {
-    batchLosses(schedule, copies, drawBatch(random, batch, copies)).forEach((loss, i) => losses[i].push(loss));
+    batchLosses(schedule, copies, drawBatch(random, batch, copies)).forEach((loss, i) =>
+      losses[i].push(loss),
+    );
   }
   return losses.map(sampleMoments);
 }
@@ -330,19 +364,37 @@ export function staircase(losses, low, high, steps = 32) {
 /** One row for each sampler, the first one on top: a histogram, its name, one exact deviation. */
 function drawHistograms(chart, losses, { truth, parts }) {
   const stds = parts.map(totalDeviation);
-  const [low, high] = [Math.max(0, truth - 3.6 * Math.max(...stds)), truth + 3.6 * Math.max(...stds)];
+  const [low, high] = [
+    Math.max(0, truth - 3.6 * Math.max(...stds)),
+    truth + 3.6 * Math.max(...stds),
+  ];
   const rows = SAMPLER_NAMES.flatMap((name, i) => {
     const floor = SAMPLER_COUNT - 1 - i + 0.22;
-    const { xs, ys } = staircase(losses[i], Math.max(low, truth - 4 * stds[i]), Math.min(high, truth + 4 * stds[i]));
+    const { xs, ys } = staircase(
+      losses[i],
+      Math.max(low, truth - 4 * stds[i]),
+      Math.min(high, truth + 4 * stds[i]),
+    );
     const ends = [Math.max(low, truth - stds[i]), truth + stds[i]];
     const label = (words) => (i === 0 ? words : undefined);
     return [
-      area(xs, ys.map((y) => floor + 0.66 * y), { base: floor, color: "latent", opacity: 0.55, label: label("batch losses") }),
-      line(ends, [floor - 0.1, floor - 0.1], { color: "network", width: 4, label: label("one standard deviation either way, exact") }),
+      area(
+        xs,
+        ys.map((y) => floor + 0.66 * y),
+        { base: floor, color: "latent", opacity: 0.55, label: label("batch losses") },
+      ),
+      line(ends, [floor - 0.1, floor - 0.1], {
+        color: "network",
+        width: 4,
+        label: label("one standard deviation either way, exact"),
+      }),
       text(high, floor + 0.53, name, { anchor: "end" }),
     ];
   });
-  const middle = rule({ x: truth }, { color: "data", dash: "4 3", width: 1.5, label: "exact loss" });
+  const middle = rule(
+    { x: truth },
+    { color: "data", dash: "4 3", width: 1.5, label: "exact loss" },
+  );
   chart.draw([...rows, middle], { x: [low, high] });
 }
 
@@ -353,7 +405,10 @@ function drawLevels(chart, schedule, times) {
     const levels = t.map((time) => samplerLevel(i, schedule, time).level);
     const xs = levels.flatMap((level) => [level, level, NaN]);
     const ys = levels.flatMap(() => [floor, floor + 0.4, NaN]);
-    return [line(xs, ys, { color: "latent", width: 1.2 }), text(CLEANEST_LEVEL, floor + 0.5, SAMPLER_NAMES[i], { anchor: "end" })];
+    return [
+      line(xs, ys, { color: "latent", width: 1.2 }),
+      text(CLEANEST_LEVEL, floor + 0.5, SAMPLER_NAMES[i], { anchor: "end" }),
+    ];
   });
   chart.draw(marks);
 }
@@ -382,13 +437,24 @@ export function render({ model, el }) {
   const rows = { label: "", range: [0, SAMPLER_COUNT], ticks: [] };
   const histograms = ui.chart({
     label: "Histograms of the batch loss under five samplers",
-    x: { label: "loss of a batch, nats per coordinate", range: [0, 8] }, y: rows, height: 430,
+    x: { label: "loss of a batch, nats per coordinate", range: [0, 8] },
+    y: rows,
+    height: 430,
   });
   const visits = ui.chart({
     label: "The noise levels that the first batch visits under five samplers",
-    x: { label: "log SNR λ of the examples of one batch", range: [NOISIEST_LEVEL, CLEANEST_LEVEL] }, y: rows, height: 430,
+    x: { label: "log SNR λ of the examples of one batch", range: [NOISIEST_LEVEL, CLEANEST_LEVEL] },
+    y: rows,
+    height: 430,
   });
-  const columns = ["sampler", "std", "share of times", "like uniform k =", "std drawn", "mean drawn"];
+  const columns = [
+    "sampler",
+    "std",
+    "share of times",
+    "like uniform k =",
+    "std drawn",
+    "mean drawn",
+  ];
   const table = ui.table({ label: "Loss of a batch, nats per coordinate", columns });
   ui.button("Draw others", () => ui.set({ seed: (model.get("seed") % 999) + 1 }));
   return ui.show((state) => {
@@ -408,7 +474,11 @@ export function render({ model, el }) {
       table.draw(tableRows(batch, exact, losses[0].length > 9 ? losses.map(sampleMoments) : []));
       ui.read("drawn", "batches drawn", losses[0].length);
     };
-    for (const end = performance.now() + 5; losses[0].length < BATCH_COUNT && performance.now() < end;) add();
+    for (
+      const end = performance.now() + 5;
+      losses[0].length < BATCH_COUNT && performance.now() < end;
+    )
+      add();
     ui.read("truth", "exact loss per coordinate", exact.truth, { unit: "nats" });
     const stds = exact.parts.map(totalDeviation);
     ui.read("uniform", "std with uniform times", stds[0], { unit: "nats" });

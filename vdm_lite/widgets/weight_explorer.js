@@ -148,7 +148,7 @@ function drawFactors(chart, ui, state, { curves, levels, w, p }, { level }) {
   chart.handles(
     places.map((x, i) => ({ x, y: now[i] })),
     move,
-    { labels, color: "data", step: 0.1 },
+    { labels, color: "data", step: 0.1, reach: [field.low, field.high] },
   );
 }
 
