@@ -14,6 +14,7 @@ import pytest
 from browsing import DESKTOP, FRAMES, PHONE, ROOT, SITE, Shown, serve
 from bs4 import BeautifulSoup
 from conftest import missing
+from playwright.sync_api import Page
 from traitlets import TraitError
 
 from vdm_lite import plots, widgets
@@ -92,12 +93,12 @@ def message(shown: Shown) -> str:
     return shown.page.locator(".vdm-status").inner_text()
 
 
-def violations(shown: Shown) -> list[tuple[str, list[str]]]:
-    """What axe-core finds in the widget."""
+def violations(page: Page) -> list[tuple[str, list[str]]]:
+    """What axe-core finds in the widgets of a page."""
     if not AXE.exists():
         missing("axe-core is not installed: make book installs it where there is npm")
-    shown.page.add_script_tag(path=AXE)
-    found = shown.page.evaluate("axe.run('.vdm')")["violations"]
+    page.add_script_tag(path=AXE)
+    found = page.evaluate("axe.run('.vdm')")["violations"]
     return [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found]
 
 
@@ -167,12 +168,12 @@ def test_colors_are_those_of_the_figures():
 def test_accessible_and_silent(show, widget, theme, viewport):
     shown = show(widget(), theme=theme, viewport=viewport)
     assert shown.complaints == []
-    assert violations(shown) == []
+    assert violations(shown.page) == []
     assert shown.page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
     for field in fields(widget):
         move(shown, field)
     assert shown.complaints == []
-    assert violations(shown) == []
+    assert violations(shown.page) == []
     assert shown.page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
 
 
@@ -275,7 +276,7 @@ def test_bad_input_is_explained_and_changes_nothing(show, widget):
             told = shown.page.locator(f'.vdm [id$="-{name}-problem"]').inner_text()
             assert "kept" in told, (name, typed)
             assert state(shown) == before
-        assert violations(shown) == []
+        assert violations(shown.page) == []
         shown.type(name, str(another(field)))
         assert shown.page.locator(f'.vdm [id$="-{name}-problem"]').inner_text() == ""
         shown.page.get_by_role("button", name="Reset").click()
@@ -393,6 +394,7 @@ def test_widgets_of_a_page_work_and_are_light(browser, page):
         assert opened.locator(".vdm").count() == len(on_page(page))
         numbers = opened.locator("data[data-readout]").evaluate_all("all => all.map(e => e.value)")
         assert numbers and not {"NaN", "undefined"} & set(numbers)
+        assert violations(opened) == []  # beside the theme's own style sheets
         opened.close()
     assert not any("require" in url or "widget-manager" in url for url in scripts)
     assert "application/vnd.jupyter.widget-state" not in page.read_text()

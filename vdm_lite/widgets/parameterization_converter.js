@@ -252,10 +252,11 @@ function converterRow(name, ui, problem) {
     else ui.set({ output: name, error: (read.value - best) / deviation });
   });
   const fill = ({ output }, numbers) => {
+    const before = current?.said[name];
     current = numbers;
     head.textContent = output === name ? `${name} ◂` : name;
     said.value = String(numbers.said[name]);
-    write();
+    if (numbers.said[name] !== before) write(); // else what is being typed here stays
     const shown = [
       [exact, numbers.exact[name]],
       [factor, numbers.factors[name]],
