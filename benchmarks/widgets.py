@@ -53,7 +53,7 @@ def weight(browser: Browser, url: str) -> float:
     """Kilobytes of the page's scripts, gzipped one by one; mathematics and search aside."""
     page = browser.new_page()
     responses: list[Any] = []
-    page.on("response", responses.append)
+    page.on("response", lambda response: responses.append(response))
     page.goto(url)
     page.wait_for_function(READY)
     page.wait_for_load_state("networkidle")

@@ -383,7 +383,7 @@ def test_widgets_of_a_page_work_and_are_light(browser, page):
     responses: list[Any] = []
     with serve(SITE) as server:
         opened = browser.new_page()
-        opened.on("response", responses.append)
+        opened.on("response", lambda response: responses.append(response))
         opened.goto(f"{server.address}notebooks/{page.name}", wait_until="networkidle")
         opened.wait_for_function(
             "() => [...document.querySelectorAll('[data-widget]')].every(e => 'ready' in e.dataset)"
