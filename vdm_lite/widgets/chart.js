@@ -1,6 +1,7 @@
 // A small chart in SVG: axes, marks, a legend and handles. Marks are plain objects.
 
 const CHART_MARGIN = { left: 48, right: 18, top: 26, bottom: 40 };
+const CHART_WIDTH = 560; // until its place on the page is known
 const CHART_NAMES = 64; // the left margin of a y axis with names
 const SVG_ENTITIES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
 
@@ -106,14 +107,21 @@ export class Chart {
     this.marks = [];
     this.ranges = { x: options.x.range, y: options.y.range };
     this.key = `vdm-${Math.random().toString(36).slice(2, 9)}`;
-    this.plot = element("div", { class: "vdm-plot" });
+    this.width = CHART_WIDTH;
+    this.svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    this.svg.setAttribute("role", "img");
+    this.plot = element("div", { class: "vdm-plot" }, this.svg);
     this.legend = element("div", { class: "vdm-legend" });
     this.element = element("figure", { class: "vdm-chart" }, this.plot, this.legend);
     if (options.wide) this.element.classList.add("vdm-wide");
     this.knobs = [];
-    this.description = options.label;
-    // A chart is drawn for its true width, so that its letters keep their size on a phone.
-    this.observer = new ResizeObserver(() => this.paint());
+    this.describe("");
+    // A chart is drawn for its true width, so that its letters keep their size on a phone. The
+    // observer tells it; to ask for it at each drawing would lay out the whole page each time.
+    this.observer = new ResizeObserver(([{ contentRect }]) => {
+      this.width = contentRect.width || this.width;
+      this.paint();
+    });
     this.observer.observe(this.plot);
   }
 
@@ -127,27 +135,25 @@ export class Chart {
 
   /** What a screen reader says of the picture. */
   describe(words) {
-    this.description = `${this.options.label}. ${words}`;
-    this.plot.querySelector("svg")?.setAttribute("aria-label", this.description);
+    this.svg.setAttribute("aria-label", `${this.options.label}. ${words}`.trim());
   }
 
   paint() {
-    const width = this.plot.clientWidth || 560;
+    const { width } = this;
     const { height } = this.options;
     const { right, top, bottom } = CHART_MARGIN;
     const left = this.options.y.names ? CHART_NAMES : CHART_MARGIN.left;
     this.box = { left, top, width: width - left - right, height: height - top - bottom };
     this.hatches = new Set();
     const marks = this.marks.map((mark) => this.markup(mark)).join("");
-    const { x, y, width: w, height: h } = { ...this.box, x: left, y: top };
-    const svg = `<svg role="img" aria-label="${escapeText(this.description)}"
-      width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">
-      <defs>${[...this.hatches].map((color) => this.hatch(color)).join("")}
-        <clipPath id="${this.key}"><rect x="${x}" y="${y - 2}" width="${w}" height="${h + 4}"/>
-        </clipPath></defs>
-      ${this.axes()}<g clip-path="url(#${this.key})">${marks}</g></svg>`;
-    this.plot.querySelector("svg")?.remove();
-    this.plot.insertAdjacentHTML("afterbegin", svg);
+    const { width: w, height: h } = this.box;
+    const size = { width, height, viewBox: `0 0 ${width} ${height}` };
+    for (const [name, value] of Object.entries(size)) {
+      if (this.svg.getAttribute(name) !== String(value)) this.svg.setAttribute(name, value);
+    }
+    this.svg.innerHTML = `<defs>${[...this.hatches].map((color) => this.hatch(color)).join("")}
+      <clipPath id="${this.key}"><rect x="${left}" y="${top - 2}" width="${w}" height="${h + 4}"/>
+      </clipPath></defs>${this.axes()}<g clip-path="url(#${this.key})">${marks}</g>`;
     this.placeKnobs();
   }
 
