@@ -3,6 +3,7 @@
 import functools
 import http.server
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,15 @@ CALL = """async ([path, name, calls]) => {
 }"""
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """Serve files to a browser that may close a page before all of them have come."""
+
+    def handle_error(self, *where: Any) -> None:
+        """Report what goes wrong, but for a connection that the browser has dropped."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(*where)
+
+
 class Files(http.server.SimpleHTTPRequestHandler):
     """Serve a folder and the pages in ``server.pages``, without a log."""
 
@@ -51,10 +61,10 @@ class Files(http.server.SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[http.server.ThreadingHTTPServer]:
+def serve(folder: Path) -> Iterator[Server]:
     """Serve a folder on this machine; the server knows its ``address``."""
     handler = functools.partial(Files, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with Server(("127.0.0.1", 0), handler) as server:
         server.pages = {}
         server.address = f"http://127.0.0.1:{server.server_port}/"
         threading.Thread(target=server.serve_forever, daemon=True).start()
