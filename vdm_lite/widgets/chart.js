@@ -45,6 +45,11 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
+/** An id that no other widget on the page has, whichever bundle that one came in. */
+export function freshKey() {
+  return `vdm-${Math.random().toString(36).slice(2, 9)}`;
+}
+
 /** A number as a reader wants it: `digits` significant ones, no trailing zeros of large numbers. */
 export function format(value, digits = 4) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
@@ -106,7 +111,7 @@ export class Chart {
     this.options = { height: 220, ...options };
     this.marks = [];
     this.ranges = { x: options.x.range, y: options.y.range };
-    this.key = `vdm-${Math.random().toString(36).slice(2, 9)}`;
+    this.key = freshKey();
     this.width = CHART_WIDTH;
     this.svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     this.svg.setAttribute("role", "img");

@@ -1,5 +1,6 @@
 // Chapter 2: holes, mismatch and inactive units of the best linear VAE for five clusters.
-import { element, area, line, rule } from "./chart.js";
+import { area, element, freshKey, line, rule } from "./chart.js";
+import { normalDensity } from "./gaussian.js";
 import { erfc, generator, legendre } from "./numerics.js";
 import { panel } from "./panel.js";
 
@@ -107,7 +108,7 @@ export function badShares({ s, width, toy }, units) {
   let [generated, reconstructed] = [0, 0];
   for (const { x, weight, intervals } of holesStrips(toy.centers, 4 * width)) {
     const mass = (mean, std) => {
-      const there = holesDensity(x, mean[0], std[0]);
+      const there = normalDensity(x, mean[0], std[0] ** 2);
       return there < 1e-12 ? 0 : there * holesBetween(intervals, mean[1], std[1]);
     };
     generated += weight * mass([0, 0], wide);
@@ -163,10 +164,6 @@ function holesCover(centers, radius, x) {
     else joined.push([low, high]);
   }
   return joined;
-}
-
-function holesDensity(x, mean, std) {
-  return Math.exp(-(((x - mean) / std) ** 2) / 2) / (Math.sqrt(2 * Math.PI) * std);
 }
 
 /** The mass of N(mean, std^2) in the intervals. */
@@ -306,11 +303,11 @@ function holesSamples(plane, units, state, draws) {
       units[0].means.reduce(
         (sum, mean, k) =>
           sum +
-          holesDensity(z1, mean, Math.sqrt(units[0].spread)) *
-            holesDensity(z2, units[1].means[k], Math.sqrt(units[1].spread)),
+          normalDensity(z1, mean, units[0].spread) *
+            normalDensity(z2, units[1].means[k], units[1].spread),
         0,
       ) / units[0].means.length;
-    const hole = holesDensity(z1, 0, 1) * holesDensity(z2, 0, 1) > state.factor * q;
+    const hole = normalDensity(z1, 0, 1) * normalDensity(z2, 0, 1) > state.factor * q;
     const r = (hole ? 2.6 : 2) * plane.px;
     dots[hole ? "hole" : "elsewhere"] +=
       `M${(x - r).toFixed(3)} ${(-y).toFixed(3)}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0`;
@@ -341,7 +338,7 @@ function holesMeter() {
 
 export function render({ model, el }) {
   const ui = panel(model, el);
-  const id = `vdm-${Math.random().toString(36).slice(2, 9)}`;
+  const id = freshKey();
   const stripes = `<defs>${holesStripes(`${id}-key`, 5)}</defs><rect width="22" height="12" fill="url(#${id}-key)"/>`;
   const ring = (color) =>
     `<circle cx="11" cy="6" r="5" style="fill:none;stroke:var(--vdm-${color});stroke-width:1.8"/>`;

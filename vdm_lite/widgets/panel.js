@@ -1,6 +1,6 @@
 // What every widget has: controls made from its fields, read-outs, reset, and a link to its state.
 
-import { Chart, element, format } from "./chart.js";
+import { Chart, element, format, freshKey } from "./chart.js";
 
 const LINK_PREFIX = "#widget-";
 const SLIDER_STOPS = 200;
@@ -77,7 +77,7 @@ class Panel {
   constructor(model, el) {
     this.model = model;
     this.fields = model.get("_fields");
-    this.key = `vdm-${Math.random().toString(36).slice(2, 9)}`;
+    this.key = freshKey();
     this.charts = [];
     this.readouts = new Map();
     this.turn = 0;
