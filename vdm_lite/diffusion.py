@@ -9,7 +9,6 @@ Everything it returns is per example and in nats; the caller reduces.
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from vdm_lite import checks, elbo, parameterization, times, weighting
@@ -17,6 +16,7 @@ from vdm_lite.elbo import Elbo
 from vdm_lite.gaussian import alpha, diffuse, expand, sum_except_batch, working_dtype
 from vdm_lite.likelihood import Discretized, Gaussian
 from vdm_lite.parameterization import NOISE, Parameterization, Prediction
+from vdm_lite.randomness import Generator, normal_like
 from vdm_lite.schedules import Linear, Schedule, rate, require_falling
 from vdm_lite.times import TimeSampler
 from vdm_lite.weighting import Weighting, require_weights
@@ -55,7 +55,7 @@ class VariationalDiffusion(nn.Module):
         data: Tensor,
         weighting: Weighting = weighting.elbo,
         times: TimeSampler = times.low_discrepancy,
-        generator: torch.Generator | None = None,
+        generator: Generator = None,
     ) -> Tensor:
         """One-sample estimate of the weighted loss (eq-continuous-loss), in nats: (B,).
 
@@ -74,9 +74,7 @@ class VariationalDiffusion(nn.Module):
             times.observe(t, cost)
         return cost / p
 
-    def elbo(
-        self, data: Tensor, steps: int | None = None, generator: torch.Generator | None = None
-    ) -> Elbo:
+    def elbo(self, data: Tensor, steps: int | None = None, generator: Generator = None) -> Elbo:
         """One-sample estimate of the three costs, in nats, (B,) each (eq-elbo-three-terms).
 
         ``steps`` is the number of layers T, one of which is drawn for each example; ``None`` is
@@ -84,7 +82,7 @@ class VariationalDiffusion(nn.Module):
         """
         x = self._encode(data)
         logsnr_0, logsnr_1 = self.schedule(x.new_tensor([0.0, 1.0]))
-        z_0 = diffuse(x, logsnr_0, _noise(x, generator))
+        z_0 = diffuse(x, logsnr_0, normal_like(x, generator))
         reconstruction = -self.likelihood.log_prob(data, z_0, logsnr_0)
         if steps is None:
             diffusion = self.loss(data, generator=generator)
@@ -97,7 +95,7 @@ class VariationalDiffusion(nn.Module):
         x = self.likelihood.encode(data)
         return x if x is data else x.to(working_dtype(self))
 
-    def _layer(self, x: Tensor, steps: int, generator: torch.Generator | None) -> Tensor:
+    def _layer(self, x: Tensor, steps: int, generator: Generator) -> Tensor:
         """The cost of one layer i of T, drawn for each example, times T: (B,)."""
         checks.count("steps", steps)
         t, _ = times.low_discrepancy(len(x), generator, x.device, x.dtype)
@@ -106,9 +104,9 @@ class VariationalDiffusion(nn.Module):
         factor = elbo.layer_weight(steps, logsnr_s, logsnr_t)
         return factor * self._noise_error(x, logsnr_t, generator)
 
-    def _noise_error(self, x: Tensor, logsnr: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _noise_error(self, x: Tensor, logsnr: Tensor, generator: Generator) -> Tensor:
         """``||eps - eps_hat||^2 = (alpha / determinant)^2 ||y - y_hat||^2``: (B,)."""
-        eps = _noise(x, generator)
+        eps = normal_like(x, generator)
         z = diffuse(x, logsnr, eps)
         wanted = parameterization.target(self.parameterization, x, eps, logsnr)
         error = sum_except_batch((wanted - self._output(z, logsnr)).square())
@@ -120,7 +118,3 @@ class VariationalDiffusion(nn.Module):
         checks.floating("logsnr", logsnr)
         expand(logsnr, z)  # for its check
         return self.parameterization.output(self.denoiser, z, logsnr)
-
-
-def _noise(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)

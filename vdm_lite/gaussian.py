@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from vdm_lite import checks
+from vdm_lite.randomness import Generator, normal_like
 
 
 class Normal(NamedTuple):
@@ -147,7 +148,7 @@ def kl_per_unit(q: Normal, p: Normal) -> Tensor:
     return 0.5 * (excess - log_r + distance)
 
 
-def draw(q: Normal, generator: torch.Generator | None = None) -> Tensor:
+def draw(q: Normal, generator: Generator = None) -> Tensor:
     """One reparameterized draw ``mean + sqrt(var) eps``, shape of the mean (eq-reparameterization).
 
     Gradients flow through the draw into mean and variance. Raises ``ValueError`` for a variance of
@@ -155,8 +156,7 @@ def draw(q: Normal, generator: torch.Generator | None = None) -> Tensor:
     """
     mean = q.mean
     check_normal("q", q, mean)
-    eps = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-    return mean + q.var.sqrt() * eps
+    return mean + q.var.sqrt() * normal_like(mean, generator)
 
 
 def log_prob(q: Normal, z: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from vdm_lite import checks
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.gaussian import diffuse, posterior, working_dtype
 from vdm_lite.parameterization import Prediction
+from vdm_lite.randomness import Generator, normal, normal_like
 from vdm_lite.schedules import levels
 
-Step = Callable[[Prediction, Tensor, Tensor, torch.Generator | None], Tensor]
+Step = Callable[[Prediction, Tensor, Tensor, Generator], Tensor]
 
 
 class State(NamedTuple):
@@ -28,16 +29,15 @@ class State(NamedTuple):
 
 
 def ancestral_step(
-    prediction: Prediction, z_t: Tensor, logsnr_s: Tensor, generator: torch.Generator | None = None
+    prediction: Prediction, z_t: Tensor, logsnr_s: Tensor, generator: Generator = None
 ) -> Tensor:
     """Draw z_s from the model's p(z_s | z_t) = q(z_s | z_t, x_hat) (eq-generative-transition)."""
     q = posterior(z_t, prediction.x, logsnr_s, prediction.logsnr)
-    noise = torch.randn(z_t.shape, generator=generator, device=z_t.device, dtype=z_t.dtype)
-    return q.mean + q.var.sqrt() * noise
+    return q.mean + q.var.sqrt() * normal_like(z_t, generator)
 
 
 def ddim_step(
-    prediction: Prediction, z_t: Tensor, logsnr_s: Tensor, generator: torch.Generator | None = None
+    prediction: Prediction, z_t: Tensor, logsnr_s: Tensor, generator: Generator = None
 ) -> Tensor:
     """The deterministic step ``z_s = alpha_s x_hat + sigma_s eps_hat`` (Song et al. 2021)."""
     return diffuse(prediction.x, logsnr_s, prediction.eps)
@@ -48,7 +48,7 @@ def sample(
     shape: tuple[int, ...],
     steps: int,
     step: Step = ancestral_step,
-    generator: torch.Generator | None = None,
+    generator: Generator = None,
 ) -> Iterator[State]:
     """Walk from z_1 ~ N(0, I) of shape (B, ...) to z_0 in ``steps`` steps, yielding each state.
 
@@ -68,7 +68,7 @@ def _walk(
     z: Tensor,
     steps: int,
     step: Step,
-    generator: torch.Generator | None,
+    generator: Generator,
 ) -> Iterator[State]:
     logsnr_s, logsnr_t = levels(model.schedule, steps, z)
     for i in reversed(range(steps)):
@@ -77,11 +77,9 @@ def _walk(
         yield State(i / steps, z, prediction.x)
 
 
-def _start(
-    model: VariationalDiffusion, shape: tuple[int, ...], generator: torch.Generator | None
-) -> Tensor:
+def _start(model: VariationalDiffusion, shape: tuple[int, ...], generator: Generator) -> Tensor:
     like = next(model.parameters(), None)
     if like is None:
         device = None if generator is None else generator.device
-        return torch.randn(shape, generator=generator, device=device)
-    return torch.randn(shape, generator=generator, device=like.device, dtype=working_dtype(model))
+        return normal(shape, generator, device)
+    return normal(shape, generator, like.device, working_dtype(model))

@@ -5,17 +5,20 @@ makes its mean an unbiased estimate of the integral over t, for every density th
 wherever the cost is (eq-importance).
 
 ``uniform``, ``low_discrepancy`` and ``stratified`` have p = 1 and differ in how the times of one
-batch hang together. ``Importance`` and ``Adaptive`` warp such a batch to another density;
-``AcrossRanks`` shares one batch among several processes.
+batch hang together. ``Importance`` and ``Adaptive`` warp such a batch to another density. Given a
+``randomness.Share`` as generator, each of them draws one batch for all processes, with its strata,
+and keeps this process's share, which spans all times.
 """
 
 from collections.abc import Callable
+from functools import wraps
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from vdm_lite import checks, quadrature
+from vdm_lite import checks, quadrature, randomness
+from vdm_lite.randomness import Generator, Share, Where
 from vdm_lite.schedules import Schedule, ends, even_times
 
 
@@ -28,35 +31,55 @@ class Times(NamedTuple):
 
 TimeSampler = Callable[..., Times]
 Density = Callable[[Tensor], Tensor]
-Where = torch.device | str | None
 
 
+def _shared(sampler: TimeSampler) -> TimeSampler:
+    """Let a ``Share`` draw the whole batch and keep its rows: the strata are those of the whole."""
+
+    @wraps(sampler)
+    def draw(
+        n: int,
+        generator: Generator = None,
+        device: Where = None,
+        dtype: torch.dtype | None = None,
+    ) -> Times:
+        if not isinstance(generator, Share):
+            return sampler(n, generator, device, dtype)
+        t, p = sampler(n * generator.shares, generator.generator, device, dtype)
+        return Times(generator.rows(t), generator.rows(p))
+
+    return draw
+
+
+@_shared
 def uniform(
     n: int,
-    generator: torch.Generator | None = None,
+    generator: Generator = None,
     device: Where = None,
     dtype: torch.dtype | None = None,
 ) -> Times:
     """``n`` independent times."""
-    t = torch.rand(n, generator=generator, device=device, dtype=dtype)
+    t = randomness.uniform((n,), generator, device, dtype)
     return Times(t, torch.ones_like(t))
 
 
+@_shared
 def low_discrepancy(
     n: int,
-    generator: torch.Generator | None = None,
+    generator: Generator = None,
     device: Where = None,
     dtype: torch.dtype | None = None,
 ) -> Times:
     """One draw u for the whole batch: ``t_i = (u + i/n) mod 1`` (VDM) (eq-low-discrepancy)."""
-    u = torch.rand((), generator=generator, device=device, dtype=dtype)
+    u = randomness.uniform((), generator, device, dtype)
     t = (u + torch.arange(n, device=device, dtype=dtype) / n) % 1
     return Times(t, torch.ones_like(t))
 
 
+@_shared
 def stratified(
     n: int,
-    generator: torch.Generator | None = None,
+    generator: Generator = None,
     device: Where = None,
     dtype: torch.dtype | None = None,
 ) -> Times:
@@ -65,8 +88,8 @@ def stratified(
     Each time alone is uniform only because of the order; without it the first example of a batch
     would never be noisy.
     """
-    u = torch.rand(n, generator=generator, device=device, dtype=dtype)
-    order = torch.rand(n, generator=generator, device=device, dtype=dtype).argsort()
+    u = randomness.uniform((n,), generator, device, dtype)
+    order = randomness.uniform((n,), generator, device, dtype).argsort()
     t = ((order + u) / n).clamp(max=1 - torch.finfo(u.dtype).eps)  # rounding may reach 1
     return Times(t, torch.ones_like(t))
 
@@ -117,7 +140,7 @@ class Importance:
     def __call__(
         self,
         n: int,
-        generator: torch.Generator | None = None,
+        generator: Generator = None,
         device: Where = None,
         dtype: torch.dtype | None = None,
     ) -> Times:
@@ -164,7 +187,7 @@ class Adaptive(nn.Module):
     def forward(
         self,
         n: int,
-        generator: torch.Generator | None = None,
+        generator: Generator = None,
         device: Where = None,
         dtype: torch.dtype | None = None,
     ) -> Times:
@@ -206,41 +229,6 @@ class Adaptive(nn.Module):
         self.total.mul_(self.decay).add_(seen[0])
         self.visits.mul_(self.decay).add_(seen[1])
         self.presumed.mul_(self.decay)
-
-
-class AcrossRanks(nn.Module):
-    """One batch of times for all processes, of which each takes its share.
-
-    Every process draws the same ``n * ranks`` times, from a generator seeded by ``(seed, call)``,
-    and keeps those numbered ``rank, rank + ranks, …``: together they are one batch of ``base``,
-    with its strata, and each share spans all times. The count of calls is state: keep it in the
-    checkpoint. The generator given to a call is not used, as it should differ between processes.
-    A sampler that learns goes around it: ``Adaptive(base=AcrossRanks(low_discrepancy, rank, n))``.
-
-    Raises ``ValueError`` unless ``0 <= rank < ranks``, and for a base that learns.
-    """
-
-    def __init__(self, base: TimeSampler, rank: int, ranks: int, seed: int = 0) -> None:
-        super().__init__()
-        checks.count("ranks", ranks)
-        checks.require(0 <= rank < ranks, "rank", f"a number from 0 to {ranks - 1}", rank)
-        _check_base(base)
-        self.base, self.rank, self.ranks, self.seed = base, rank, ranks, seed
-        self.register_buffer("calls", torch.zeros((), dtype=torch.int64, device="cpu"))
-
-    def forward(
-        self,
-        n: int,
-        generator: torch.Generator | None = None,
-        device: Where = None,
-        dtype: torch.dtype | None = None,
-    ) -> Times:
-        """This process's ``n`` of ``n * ranks`` times, and their density."""
-        shared = torch.Generator().manual_seed(self.seed * 1_000_003 + self.calls.item())
-        self.calls += 1
-        t, p = self.base(n * self.ranks, shared, "cpu", dtype)  # the same bits on every device
-        own = torch.stack([t, p])[:, self.rank :: self.ranks].contiguous().to(device)
-        return Times(own[0], own[1])
 
 
 def _check_base(base: TimeSampler) -> None:

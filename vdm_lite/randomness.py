@@ -1,0 +1,92 @@
+"""Where random numbers come from.
+
+Whatever draws takes a ``generator``: None for torch's global one, a ``torch.Generator``, or a
+:class:`Source`, which is asked for numbers instead. ``Share`` lets several processes draw one batch
+together.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from vdm_lite import checks
+
+Where = torch.device | str | None
+
+
+class Source(Protocol):
+    """Anything that draws as torch's generators do."""
+
+    device: torch.device
+
+    def uniform(self, shape: Sequence[int], device: Where, dtype: torch.dtype | None) -> Tensor:
+        """Numbers from [0, 1) in this shape."""
+
+    def normal(self, shape: Sequence[int], device: Where, dtype: torch.dtype | None) -> Tensor:
+        """Numbers from N(0, 1) in this shape."""
+
+
+Generator = torch.Generator | Source | None
+
+
+def uniform(
+    shape: Sequence[int],
+    generator: Generator = None,
+    device: Where = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Numbers from [0, 1) in this shape."""
+    if generator is None or isinstance(generator, torch.Generator):
+        return torch.rand(shape, generator=generator, device=device, dtype=dtype)
+    return generator.uniform(shape, device, dtype)
+
+
+def normal(
+    shape: Sequence[int],
+    generator: Generator = None,
+    device: Where = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Numbers from N(0, 1) in this shape."""
+    if generator is None or isinstance(generator, torch.Generator):
+        return torch.randn(shape, generator=generator, device=device, dtype=dtype)
+    return generator.normal(shape, device, dtype)
+
+
+def normal_like(like: Tensor, generator: Generator = None) -> Tensor:
+    """Numbers from N(0, 1) in the shape, on the device and in the dtype of ``like``."""
+    return normal(like.shape, generator, like.device, like.dtype)
+
+
+class Share:
+    """One process's rows of what all processes draw together.
+
+    Every process draws the numbers of the whole batch from a generator in the same state, and
+    keeps the rows ``index, index + shares, …``. So a batch that is shared out is made of the same
+    numbers as one that is not, and the generators stay in step. Single numbers, of shape (), are
+    the same for all. Raises ``ValueError`` unless ``0 <= index < shares``.
+    """
+
+    def __init__(self, generator: torch.Generator, index: int, shares: int) -> None:
+        checks.count("shares", shares)
+        checks.require(0 <= index < shares, "index", f"a number from 0 to {shares - 1}", index)
+        self.generator, self.index, self.shares = generator, index, shares
+        self.device = generator.device
+
+    def uniform(self, shape: Sequence[int], device: Where, dtype: torch.dtype | None) -> Tensor:
+        """This share's rows of numbers from [0, 1)."""
+        return self.rows(uniform(self.whole(shape), self.generator, device, dtype))
+
+    def normal(self, shape: Sequence[int], device: Where, dtype: torch.dtype | None) -> Tensor:
+        """This share's rows of numbers from N(0, 1)."""
+        return self.rows(normal(self.whole(shape), self.generator, device, dtype))
+
+    def whole(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape (B, ...) of a share as that of the whole batch."""
+        return (shape[0] * self.shares, *shape[1:]) if len(shape) else ()
+
+    def rows(self, whole: Tensor) -> Tensor:
+        """What of the whole batch (B, ...) belongs to this share."""
+        return whole[self.index :: self.shares].contiguous() if whole.ndim else whole
