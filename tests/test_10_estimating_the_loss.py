@@ -16,8 +16,9 @@ from vdm_lite import elbo, parameterization, times, weighting
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.exact import TWO_BUMPS
 from vdm_lite.plots import estimation as figures
+from vdm_lite.randomness import Share
 from vdm_lite.schedules import Cosine, FlowMatching, Linear
-from vdm_lite.times import AcrossRanks, Adaptive, Importance, Times
+from vdm_lite.times import Adaptive, Importance, Times
 
 FLOAT = torch.float64
 LINE = Linear(10.0, -8.0)
@@ -206,10 +207,10 @@ def test_with_many_coordinates_the_times_dominate(D):
 @pytest.mark.equation("eq-ranks")
 def test_ranks_that_share_one_grid_lose_nothing():
     R, k, calls = 4, 64, 1500
-    ranks = [AcrossRanks(times.low_discrepancy, rank, R) for rank in range(R)]
+    ranks = [Share(torch.Generator().manual_seed(0), rank, R) for rank in range(R)]
 
     def dealt(_) -> Tensor:
-        t = torch.cat([sampler(k // R, dtype=FLOAT).t for sampler in ranks])
+        t = torch.cat([times.low_discrepancy(k // R, rank, dtype=FLOAT).t for rank in ranks])
         assert_close(t.sort().values.diff(), torch.full((k - 1,), 1 / k, dtype=FLOAT))
         return t
 
