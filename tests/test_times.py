@@ -9,8 +9,9 @@ from vdm_lite import elbo, times
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.exact import TWO_BUMPS
 from vdm_lite.parameterization import IMAGE
+from vdm_lite.randomness import Share
 from vdm_lite.schedules import Cosine, Learned, Linear
-from vdm_lite.times import AcrossRanks, Adaptive, Importance, normalized
+from vdm_lite.times import Adaptive, Importance, normalized
 
 F64 = torch.float64
 PLAIN = [times.uniform, times.low_discrepancy, times.stratified]
@@ -37,7 +38,9 @@ def trained(moment: int = 1, bins: int = 10) -> Adaptive:
 # --- uniform times -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sampler", [*PLAIN, AcrossRanks(times.low_discrepancy, 1, 3)])
+@pytest.mark.parametrize(
+    "sampler", [*PLAIN, lambda n, g, dtype: times.low_discrepancy(n, Share(g, 1, 3), dtype=dtype)]
+)
 def test_each_time_is_uniform_on_its_own(sampler):
     g = generator()
     drawn = [sampler(8, g, dtype=F64) for _ in range(4000)]
@@ -245,42 +248,23 @@ def test_adaptive_learns_the_density_of_the_theory(moment, target):
 
 
 @pytest.mark.parametrize(
-    "base", [times.low_discrepancy, times.stratified, Importance(sloped, ENDS)]
+    "sampler", [times.low_discrepancy, times.stratified, Importance(sloped, ENDS), trained()]
 )
-def test_ranks_share_one_batch(base):
-    ranks = [AcrossRanks(base, rank, 4, seed=3) for rank in range(4)]
-    calls = [torch.stack([rank(16, dtype=F64).t for rank in ranks]) for _ in range(3)]
-    whole = AcrossRanks(base, 0, 1, seed=3)
+def test_ranks_share_one_batch(sampler):
+    ranks = [Share(generator(), rank, 4) for rank in range(4)]
+    calls = [torch.stack([sampler(16, rank, dtype=F64).t for rank in ranks]) for _ in range(3)]
+    whole = generator()
     for t in calls:  # transposed, in the order of the whole batch
-        assert torch.equal(t.T.flatten(), whole(64, dtype=F64).t)
+        assert torch.equal(t.T.flatten(), sampler(64, whole, dtype=F64).t)
     assert not torch.equal(calls[0], calls[1])
 
 
 def test_strata_hold_over_all_ranks_and_span_time_on_each():
-    ranks = [AcrossRanks(times.low_discrepancy, rank, 4) for rank in range(4)]
-    t = torch.stack([rank(16, dtype=F64).t for rank in ranks])
+    ranks = [Share(generator(), rank, 4) for rank in range(4)]
+    t = torch.stack([times.low_discrepancy(16, rank, dtype=F64).t for rank in ranks])
     assert ((t.flatten() * 64).floor().sort().values == torch.arange(64)).all()
     for own in t:
         assert ((own * 16).floor().sort().values == torch.arange(16)).all()
-
-
-def test_a_sampler_that_learns_goes_around_the_ranks():
-    """Warping each share is warping the whole batch."""
-    ranks = [AcrossRanks(times.low_discrepancy, *which) for which in ((0, 2), (1, 2), (0, 1))]
-    shares = [Adaptive(bins=4, base=rank) for rank in ranks]
-    for sampler in shares:
-        sampler.observe(torch.tensor([0.1, 0.6]), torch.tensor([1.0, 3.0]))
-    first, second, whole = (s(n, dtype=F64) for s, n in zip(shares, (8, 8, 16), strict=True))
-    for share, of in ((first, 0), (second, 1)):
-        assert torch.equal(share.t, whole.t[of::2]) and torch.equal(share.p, whole.p[of::2])
-
-
-def test_the_count_of_calls_is_state():
-    first, second = (AcrossRanks(times.uniform, 0, 2) for _ in range(2))
-    for _ in range(3):
-        first(4)
-    second.load_state_dict(first.state_dict())
-    assert torch.equal(first(4).t, second(4).t)
 
 
 def observe_on(rank: int, store: str, out: str) -> None:
@@ -320,10 +304,7 @@ def test_adaptive_agrees_between_two_processes(tmp_path):
         (lambda: Adaptive(bins=0), "bins"),
         (lambda: Adaptive(moment=3), "moment"),
         (lambda: Adaptive(decay=1.0), "decay"),
-        (lambda: AcrossRanks(times.uniform, 2, 2), "rank"),
         (lambda: Adaptive(base=Adaptive()), "base"),
-        (lambda: AcrossRanks(times.uniform, 0, 0), "ranks"),
-        (lambda: AcrossRanks(Adaptive(), 0, 2), "base"),
     ],
 )
 def test_bad_input_is_named(call, argument):

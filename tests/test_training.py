@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from vdm_lite import checkpoints, data, times, training, weighting
+from vdm_lite import checkpoints, data, training, weighting
 from vdm_lite.checkpoints import CheckpointError
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.schedules import Learned
-from vdm_lite.times import AcrossRanks, Adaptive
+from vdm_lite.times import Adaptive
 from vdm_lite.training import fit
 
 HERE = Path(__file__).parent
@@ -312,7 +312,7 @@ def test_interrupted_run_goes_on_bit_for_bit(tmp_path, device):
 
 def test_learned_schedule_and_adaptive_times_resume_bit_for_bit(tmp_path):
     def start() -> tuple[VariationalDiffusion, Adaptive]:
-        sampler = Adaptive(bins=8, base=AcrossRanks(times.low_discrepancy, 0, 1))
+        sampler = Adaptive(bins=8)
         return VariationalDiffusion(nn_without_dropout(), Learned(train_ends=True)), sampler
 
     def go(m, sampler, steps, file):

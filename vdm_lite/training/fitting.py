@@ -1,18 +1,9 @@
-"""Training: :func:`fit` is a generator that a notebook or a widget iterates.
-
-    for step in fit(model, data, steps=500):
-        losses.append(step.loss)
-    model = step.averaged
-
-The model is any module with ``.loss(batch, generator=...) -> (B,)`` in nats, one cost per example.
-The k-th batch is a function of ``(seed, k)``, and a checkpoint holds everything else, so a run that
-is killed and started again goes on bit for bit as if nothing had happened.
-"""
+"""The generator :func:`fit`, and what changes from one of its steps to the next."""
 
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +15,8 @@ from tqdm import tqdm
 
 from vdm_lite import checkpoints, checks
 from vdm_lite.checkpoints import CheckpointError
+from vdm_lite.engine import ALONE, Engine
+from vdm_lite.randomness import Generator, Share
 from vdm_lite.schedules import Learned
 
 
@@ -55,26 +48,56 @@ def averaged(model: nn.Module, decay: float = 0.999) -> AveragedModel:
     return ema
 
 
-def backward(model: nn.Module, loss: Tensor) -> None:
-    """Gradients of the mean of ``loss`` (B,), with one exception for learned schedules.
+def backward(
+    model: nn.Module, losses: Tensor | Iterable[Tensor], count: int = 1, fabric: Engine = ALONE
+) -> Tensor:
+    """Gradients of the mean of the losses, with one exception for learned schedules; the mean: ().
+
+    ``losses`` is (B,), or an iterable of ``count`` such parts of one batch, each made when the one
+    before it has given its gradients. The mean is over all parts and all processes of ``fabric``.
 
     What the inner weights of a ``schedules.Learned`` change is the variance of the loss, not its
     mean. In a second pass they get the gradient of the mean of ``(loss / mean loss)^2``
     (eq-square-gradient); dividing by the mean, a constant here, gives it the size of the others.
     A mean near zero, as a bound on continuous data may have, is replaced by a tenth of the root
-    mean square. For one process: the second pass is not averaged over several.
+    mean square.
     """
     learned = [m for m in model.modules() if isinstance(m, Learned)]
     interior = [p for schedule in learned for p in schedule.interior() if p.requires_grad]
-    given = loss.detach()
-    size = torch.maximum(given.mean().abs(), given.square().mean().sqrt() / 10)
-    squares = (loss / size).square().mean()
-    gradients = []
-    if interior:
-        gradients = torch.autograd.grad(squares, interior, retain_graph=True, allow_unused=True)
-    loss.mean().backward()
-    for parameter, gradient in zip(interior, gradients, strict=True):
-        parameter.grad = gradient
+    squares: list[Tensor | None] = [None] * len(interior)
+    moments = torch.zeros(())
+    for loss in [losses] if isinstance(losses, Tensor) else losses:
+        if interior:
+            more = torch.autograd.grad(
+                loss.square().mean() / count, interior, retain_graph=True, allow_unused=True
+            )
+            squares = [_sum(a, b) for a, b in zip(squares, more, strict=True)]
+        fabric.backward(loss.mean() / count)
+        given = loss.detach()
+        moments = moments.to(given) + torch.stack([given.mean(), given.square().mean()]) / count
+    mean, square = fabric.all_reduce(moments)
+    for parameter, gradient in zip(interior, squares, strict=True):
+        size = torch.maximum(mean.square(), square / 100)
+        parameter.grad = None if gradient is None else fabric.all_reduce(gradient) / size
+    return mean
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
+
+
+class Objective(nn.Module):
+    """The loss as a module, as engines want it: its forward is ``loss(batch, generator=...)``."""
+
+    def __init__(self, model: nn.Module, loss: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, batch: Tensor, generator: Generator) -> Tensor:
+        loss = self.loss(batch, generator=generator)
+        one_each = loss.shape == batch.shape[:1]
+        checks.require(one_each, "loss", f"shape ({len(batch)},)", tuple(loss.shape))
+        return loss
 
 
 def _groups(weights: list[nn.Parameter]) -> list[dict[str, Any]]:
@@ -109,6 +132,7 @@ def fit(
     lr: float = 1e-3,
     *,
     warmup: int = 100,
+    decay: int = 0,
     clip: float = 1.0,
     ema_decay: float = 0.999,
     seed: int = 0,
@@ -117,17 +141,25 @@ def fit(
     checkpoint: str | os.PathLike | None = None,
     every: int = 500,
     config: Mapping[str, Any] | None = None,
+    accumulate: int = 1,
+    fabric: Engine = ALONE,
     progress: bool = True,
 ) -> Iterator[Step]:
     """Train ``model`` on ``data`` (N, ...) for ``steps`` updates; yield a :class:`Step` after each.
 
     AdamW, which decays weights but not single numbers such as end points; the learning rate rises
-    linearly to ``lr`` over ``warmup`` steps and stays, so a run can be made longer later; gradients
+    linearly to ``lr`` over ``warmup`` steps, stays, and falls linearly to 0 over the last ``decay``
+    steps: from a checkpoint of the level part a run can be made longer. Gradients
     are clipped to norm ``clip``; weights are averaged with ``ema_decay``. A learned schedule's
     inner weights get a gradient of their own, see :func:`backward`. ``loss`` replaces
     ``model.loss``: ``partial(model.loss, weighting=w)``, say.
     ``keep`` is a module whose buffers belong to the run, such as a sampler of times that learns.
     ``data`` may lie on any device: batches go to the model's, floats in the model's dtype.
+
+    ``fabric`` is an engine: a ``lightning.fabric.Fabric`` that was launched trains on its devices.
+    ``batch_size`` is that of all processes together; each takes its share, and with ``accumulate``
+    works through it in so many parts. Times and noise are shared out, too, so the same batches
+    give the same gradients, up to rounding, however they are divided.
 
     With ``checkpoint``, a file that exists is resumed from, and it is written every ``every`` steps
     and at the end; ``config`` is kept in it. A run that was complete yields its last step again.
@@ -136,20 +168,27 @@ def fit(
     environment variable ``TQDM_DISABLE=1`` (for static pages) leaves it out.
 
     Raises ValueError for a bad argument, CheckpointError for a checkpoint of another run, and
-    FloatingPointError, before the update, if the loss or its gradient is not finite.
+    FloatingPointError, before the update, if the loss or its gradient is not finite; then the batch
+    and all that the step started from are kept beside ``checkpoint``.
     """
     _check(model, data, steps, batch_size, every)
+    checks.require(0 <= decay <= steps, "decay", f"a number from 0 to steps = {steps}", decay)
+    checks.count("accumulate", accumulate)
+    parts = accumulate * fabric.world_size
+    divides = batch_size % parts == 0
+    checks.require(divides, "batch_size", f"a multiple of {parts} (processes x parts)", batch_size)
     for name, value in (("lr", lr), ("clip", clip)):
         checks.require(value > 0, name, "a positive number", value)
     checks.require(isinstance(seed, int), "seed", "a whole number", repr(seed))
     settings = {"examples": len(data), "batch_size": batch_size, "lr": lr, "warmup": warmup}
-    settings |= {"clip": clip, "ema_decay": ema_decay, "seed": seed, "config": dict(config or {})}
-    run = _Run(model, loss or model.loss, keep, settings)
+    settings |= {"decay": decay, "clip": clip, "ema_decay": ema_decay, "seed": seed}
+    settings |= {"config": dict(config or {})}
+    run = _Run(model, loss or model.loss, keep, settings, accumulate, fabric)
     if checkpoint is not None and Path(checkpoint).exists():
         run.load(checkpoint)
         done = f"at least {run.step}, as in {checkpoint}"
         checks.require(run.step <= steps, "steps", done, steps)
-    return _updates(run, data, steps, checkpoint, every, progress)
+    return _updates(run, data, steps, checkpoint, every, progress and fabric.is_global_zero)
 
 
 def _check(model: nn.Module, data: Tensor, steps: int, batch_size: int, every: int) -> None:
@@ -178,7 +217,7 @@ def _updates(
     quiet = {} if progress else {"disable": True}
     with tqdm(total=steps, initial=run.step, unit="step", leave=False, **quiet) as bar:
         while run.step < steps:
-            run.update(data)
+            run.update(data, steps, checkpoint)
             if checkpoint is not None and (run.step % every == 0 or run.step == steps):
                 run.save(checkpoint)
             bar.set_postfix(loss=f"{run.loss:.4g}", refresh=False)
@@ -195,52 +234,80 @@ class _Run:
         loss: Callable[..., Tensor],
         keep: nn.Module | None,
         settings: dict[str, Any],
+        accumulate: int,
+        fabric: Engine,
     ) -> None:
         # Through JSON at once: what cannot be written fails here, not at the first checkpoint.
         self.settings = json.loads(json.dumps(settings))
-        self.model, self.loss_of, self.keep = model, loss, keep or nn.Module()
+        self.model, self.keep, self.fabric = model, keep or nn.Module(), fabric
+        self.objective = fabric.setup_module(Objective(model, loss))  # moves the model
         self.weights = [p for p in model.parameters() if p.requires_grad]
         self.device, self.dtype = self.weights[0].device, self.weights[0].dtype
         self.optimizer = torch.optim.AdamW(_groups(self.weights), lr=settings["lr"])
+        self.stepper = fabric.setup_optimizers(self.optimizer)
         self.ema = averaged(model, settings["ema_decay"])
         self.generator = torch.Generator(self.device).manual_seed(settings["seed"])
+        self.accumulate = accumulate
         self.step, self.loss, self.grad_norm = 0, math.nan, math.nan
 
     def last(self) -> Step:
         return Step(self.step, self.loss, self.grad_norm, self.ema.module)
 
-    def update(self, data: Tensor) -> None:
+    def update(self, data: Tensor, steps: int, checkpoint: str | os.PathLike | None) -> None:
         self.model.train()
         self.optimizer.zero_grad()
-        batch = self.batch(data)
-        loss = self.loss_of(batch, generator=self.generator)
-        one_each = loss.shape == batch.shape[:1]
-        checks.require(one_each, "loss", f"shape ({len(batch)},)", tuple(loss.shape))
-        backward(self.model, loss)
+        before = self.generator.get_state()
+        mean = backward(self.model, self.losses(data, before), self.accumulate, self.fabric)
         norm = nn.utils.clip_grad_norm_(self.weights, self.settings["clip"])
         # One read for both, after all of the step is queued: an accelerator is waited for once.
-        self.loss, self.grad_norm = torch.stack([loss.detach().mean(), norm]).tolist()
+        self.loss, self.grad_norm = torch.stack([mean, norm]).tolist()
         if not math.isfinite(self.loss + self.grad_norm):
-            raise FloatingPointError(
-                f"step {self.step + 1}: expected a finite loss and gradient, got loss {self.loss} "
-                f"and gradient norm {self.grad_norm}; the weights are as after step {self.step}"
-            )
+            self.generator.set_state(before)
+            self.fail(data, checkpoint)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
-        self.optimizer.step()
+            group["lr"] = self.rate(steps)
+        self.stepper.step()
         self.ema.update_parameters(self.model)
         self.step += 1
 
+    def losses(self, data: Tensor, before: Tensor) -> Iterator[Tensor]:
+        """The losses of this process's parts of the batch, one after the other."""
+        ranks, rank = self.fabric.world_size, self.fabric.global_rank
+        batch = self.batch(data)
+        for i in range(self.accumulate):
+            # Every part draws the whole batch's numbers, from the same state, and keeps its own.
+            self.generator.set_state(before)
+            share = Share(self.generator, i * ranks + rank, self.accumulate * ranks)
+            generator = share if share.shares > 1 else self.generator
+            last = i == self.accumulate - 1
+            with self.fabric.no_backward_sync(self.objective, enabled=not last):
+                yield self.objective(share.rows(batch), generator)
+
     def batch(self, data: Tensor) -> Tensor:
+        """The whole batch of this step, for all processes."""
         size, seed = self.settings["batch_size"], self.settings["seed"]
         index = batch_indices(self.step, len(data), size, seed)
         dtype = self.dtype if data.is_floating_point() else data.dtype
         return data[index.to(data.device)].to(self.device, dtype, non_blocking=True)
 
-    def rate(self) -> float:
-        return self.settings["lr"] * min(1.0, (self.step + 1) / max(self.settings["warmup"], 1))
+    def rate(self, steps: int) -> float:
+        rising = (self.step + 1) / max(self.settings["warmup"], 1)
+        falling = (steps - self.step) / max(self.settings["decay"], 1)
+        return self.settings["lr"] * min(1.0, rising, falling)
 
-    def save(self, path: str | os.PathLike) -> None:
+    def fail(self, data: Tensor, checkpoint: str | os.PathLike | None) -> None:
+        """Say where the numbers stopped being finite, and keep what led there."""
+        message = (
+            f"step {self.step + 1}: expected a finite loss and gradient, got loss {self.loss} and "
+            f"gradient norm {self.grad_norm}; the weights are as after step {self.step}"
+        )
+        if checkpoint is not None:
+            path = Path(checkpoint).with_suffix(".failed.safetensors")
+            self.save(path, batch=self.batch(data))
+            message += f", and {path} holds them with the batch of the step"
+        raise FloatingPointError(message)
+
+    def save(self, path: str | os.PathLike, **more: Tensor) -> None:
         tensors = checkpoints.join(
             model=self.model.state_dict(),
             ema=self.ema.module.state_dict(),
@@ -249,7 +316,9 @@ class _Run:
             keep=self.keep.state_dict(),
         )
         numbers = {"step": self.step, "loss": self.loss, "grad_norm": self.grad_norm}
-        checkpoints.write(path, tensors, {**self.settings, **numbers})
+        if self.fabric.is_global_zero:
+            checkpoints.write(path, tensors | more, {**self.settings, **numbers})
+        self.fabric.barrier()
 
     def load(self, path: str | os.PathLike) -> None:
         tensors, metadata = checkpoints.read(path)

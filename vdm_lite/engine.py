@@ -1,0 +1,69 @@
+"""What training and evaluation ask of the engine that runs them on one device or on many.
+
+Lightning's ``Fabric`` gives all of it; :data:`ALONE` is the part of it that one process needs, so
+that a notebook trains without it.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+class Engine(Protocol):
+    """The part of ``lightning.fabric.Fabric`` that is used here."""
+
+    world_size: int
+    global_rank: int
+    is_global_zero: bool
+
+    def setup_module(self, module: nn.Module) -> nn.Module:
+        """Wrap a module for this engine: device, precision, synchronized gradients."""
+
+    def setup_optimizers(self, optimizer: Optimizer) -> Optimizer:
+        """Wrap an optimizer."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of ``loss`` (), averaged over the processes."""
+
+    def no_backward_sync(self, module: nn.Module, enabled: bool) -> AbstractContextManager:
+        """Put off the averaging while more gradients are to come."""
+
+    def all_reduce(self, tensor: Tensor, reduce_op: str = "mean") -> Tensor:
+        """The mean or the sum of a tensor over the processes."""
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+
+
+class Alone:
+    """One process, on whatever device the model is."""
+
+    world_size, global_rank, is_global_zero = 1, 0, True
+
+    def setup_module(self, module: nn.Module) -> nn.Module:
+        """The module as it is."""
+        return module
+
+    def setup_optimizers(self, optimizer: Optimizer) -> Optimizer:
+        """The optimizer as it is."""
+        return optimizer
+
+    def backward(self, loss: Tensor) -> None:
+        """Plain backward."""
+        loss.backward()
+
+    def no_backward_sync(self, module: nn.Module, enabled: bool) -> AbstractContextManager:
+        """There is nothing to put off."""
+        return nullcontext()
+
+    def all_reduce(self, tensor: Tensor, reduce_op: str = "mean") -> Tensor:
+        """The tensor itself is the mean and the sum over one process."""
+        return tensor
+
+    def barrier(self) -> None:
+        """There is nobody to wait for."""
+
+
+ALONE = Alone()

@@ -1,0 +1,94 @@
+"""A model's bound on a whole data set, in bits/dim, with its standard error."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from vdm_lite import checks
+from vdm_lite.diffusion import VariationalDiffusion
+from vdm_lite.elbo import bits_per_dim
+from vdm_lite.engine import ALONE, Engine
+from vdm_lite.schedules import Linear, ends
+
+
+class Report(NamedTuple):
+    """The bound -ELBO averaged over images and draws, and its parts: all in bits/dim."""
+
+    bits_per_dim: float
+    error: float
+    """Standard error of ``bits_per_dim`` over the images, each averaged over its draws."""
+    prior: float
+    reconstruction: float
+    diffusion: float
+    images: int
+    draws: int
+    steps: int | None
+    """Layers T; None: continuous time."""
+
+
+@torch.no_grad()
+def evaluate(
+    model: VariationalDiffusion,
+    data: Tensor,
+    draws: int = 1,
+    steps: int | None = None,
+    batch_size: int = 250,
+    seed: int = 0,
+    fabric: Engine = ALONE,
+    progress: bool = False,
+) -> Report:
+    """Estimate the bound on ``data`` (N, ...) with ``draws`` times and noises for each example.
+
+    The noise is fixed: that of a batch is a function of ``(seed, batch)``, whichever process of
+    ``fabric`` has it, and the same for every model evaluated on this kind of device. In continuous
+    time (``steps`` None) only the end points of a schedule matter for the bound, so times are drawn
+    on the linear schedule between them: on a steep one the estimate would drown in its variance.
+    Raises ``ValueError`` for fewer than two examples, as they have no standard error.
+    """
+    checks.require(len(data) > 1, "data", "two examples or more", len(data))
+    checks.count("draws", draws)
+    checks.count("batch_size", batch_size)
+    model = model if steps else _on_linear(model)
+    like = next(model.parameters(), data)
+    batches = data.split(batch_size)
+    costs = torch.zeros(len(data), 3, device=like.device)
+    rounds = -(-len(batches) // fabric.world_size)
+    hidden = not (progress and fabric.is_global_zero)
+    for i in tqdm(range(rounds), unit="batch", leave=False, disable=hidden):
+        k = i * fabric.world_size + fabric.global_rank
+        # Past the end the last one again, unused: shards need all processes to call the network.
+        batch = batches[min(k, len(batches) - 1)].to(like.device)
+        mine = _costs(model, batch, draws, steps, _generator(like, seed, k))
+        if k < len(batches):
+            costs[k * batch_size :][: len(mine)] = mine
+    costs = bits_per_dim(fabric.all_reduce(costs, reduce_op="sum"), math.prod(data.shape[1:])).cpu()
+    total = costs.sum(1)
+    error = total.std() / math.sqrt(len(data))
+    numbers = torch.stack([total.mean(), error, *costs.mean(0)]).tolist()
+    return Report(*numbers, len(data), draws, steps)
+
+
+def _costs(
+    model: VariationalDiffusion,
+    batch: Tensor,
+    draws: int,
+    steps: int | None,
+    generator: torch.Generator,
+) -> Tensor:
+    """The three costs of each example in nats, averaged over the draws: (B, 3)."""
+    bounds = [model.elbo(batch, steps, generator) for _ in range(draws)]
+    return torch.stack([torch.stack(bound, 1) for bound in bounds]).mean(0)
+
+
+def _generator(like: Tensor, seed: int, batch: int) -> torch.Generator:
+    return torch.Generator(like.device).manual_seed(seed * 1_000_003 + batch)
+
+
+def _on_linear(model: VariationalDiffusion) -> VariationalDiffusion:
+    low, high = ends(model.schedule)
+    return VariationalDiffusion(
+        model.denoiser, Linear(high, low), model.parameterization, model.likelihood
+    )
