@@ -1,0 +1,119 @@
+"""The counter-based numbers: published answers, the law, devices, and the same in JavaScript."""
+
+import math
+
+import pytest
+import torch
+
+from vdm_lite import randomness, samplers
+from vdm_lite.counter import WORD, Counter, threefry
+from vdm_lite.diffusion import VariationalDiffusion
+from vdm_lite.exact import TWO_BUMPS
+from vdm_lite.parameterization import IMAGE
+
+# The three answers for threefry2x32 with 20 rounds in the known-answer file of Random123.
+KNOWN = [
+    ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
+    ((0xFFFFFFFF,) * 2, (0xFFFFFFFF,) * 2, (0x1CB996FC, 0xBB002BE7)),
+    ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
+]
+
+
+def words(count: int, high: int = WORD) -> list[int]:
+    """Whole numbers from 0 to ``high`` - 1, with the ends among them."""
+    inner = torch.randint(high, (count - 2,)).tolist()
+    return [0, high - 1, *inner]
+
+
+@pytest.mark.parametrize(("key", "counter", "answer"), KNOWN)
+def test_known_answers(key, counter, answer):
+    found = threefry(key, tuple(torch.tensor(word) for word in counter))
+    assert tuple(word.item() for word in found) == answer
+
+
+def test_known_answers_in_javascript(javascript):
+    calls = [[key, counter] for key, counter, _ in KNOWN]
+    assert javascript("counter", "threefry", calls) == [list(answer) for *_, answer in KNOWN]
+
+
+def test_javascript_has_the_same_bits(javascript):
+    columns = [words(300) for _ in range(4)]
+    calls = [[[a, b], [c, d]] for a, b, c, d in zip(*columns, strict=True)]
+    expected = [
+        [word.item() for word in threefry(tuple(key), tuple(map(torch.tensor, counter)))]
+        for key, counter in calls
+    ]
+    assert javascript("counter", "threefry", calls) == expected
+
+
+def test_javascript_has_the_same_normals(javascript):
+    calls = [list(each) for each in zip(words(200), words(200), words(200, 2000), strict=True)]
+    expected = []
+    for seed, call, index in calls:
+        source = Counter(seed)
+        source.calls = call
+        expected.append(source.normal((2000,), dtype=torch.float64)[index].item())
+    found = javascript("counter", "counterNormal", calls)
+    assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) <= 1e-12
+
+
+def test_a_number_depends_on_seed_call_and_place_alone():
+    source = Counter(7)
+    first, second = source.normal((2, 3)), source.normal((6,))
+    assert not first.flatten().equal(second)
+    again = Counter(7)
+    assert again.normal((6,)).equal(first.flatten())
+    assert again.normal((100,))[:6].equal(second)
+    assert not Counter(8).normal((6,)).equal(first.flatten())
+
+
+def test_calls_and_seeds_are_not_correlated():
+    draws = torch.stack([Counter(seed).normal((20_000,)) for seed in range(4)])
+    source = Counter(0)
+    calls = torch.stack([source.normal((20_000,)) for _ in range(4)])
+    for rows in (draws, calls):
+        off = torch.corrcoef(rows) - torch.eye(4)
+        assert off.abs().max() < 4 / math.sqrt(20_000)
+
+
+def test_normals_are_normal():
+    draws = Counter(1).normal((400_000,), dtype=torch.float64)
+    # Moments 1 to 4 within 4.5 standard errors; the errors are those of N(0, 1).
+    for power, (value, spread) in enumerate([(0, 1), (1, 2), (0, 15), (3, 96)], start=1):
+        error = math.sqrt(spread / len(draws))
+        assert abs(draws.pow(power).mean() - value) < 4.5 * error, power
+    ranks = torch.special.ndtr(draws).sort().values
+    distance = (ranks - (torch.arange(len(draws)) + 0.5) / len(draws)).abs().max()
+    assert distance * math.sqrt(len(draws)) < 1.95  # Kolmogorov-Smirnov, one in 1000
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_uniforms_stay_below_one(dtype):
+    draws = Counter(3).uniform((300_000,), dtype=dtype)
+    assert draws.dtype == dtype and draws.min() >= 0 and draws.max() < 1
+    assert abs(draws.double().mean() - 0.5) < 0.01
+    coarse = Counter(3).uniform((300_000,), dtype=torch.float64)
+    assert (coarse - draws.double()).abs().max() <= torch.finfo(dtype).eps
+
+
+def test_source_of_randomness_and_of_samples():
+    like = torch.zeros(2, 3, dtype=torch.float64)
+    assert randomness.normal_like(like, Counter(0)).equal(
+        Counter(0).normal((2, 3), "cpu", like.dtype)
+    )
+    assert randomness.uniform((4,), Counter(0), dtype=torch.float32).shape == (4,)
+    model = VariationalDiffusion(TWO_BUMPS.denoise, parameterization=IMAGE)
+    runs = [list(samplers.sample(model, (5, 1), 4, generator=Counter(2)))[-1].z for _ in range(2)]
+    assert runs[0].equal(runs[1])
+
+
+def test_moves_to_the_device_that_is_asked_for():
+    assert Counter(0).normal((2,), "meta", torch.float16).device.type == "meta"
+    assert Counter(0).uniform((2,), "meta").device.type == "meta"
+    assert Counter(0).normal(()).shape == ()
+
+
+@pytest.mark.parametrize("seed", [-1, WORD, 1.5, "1"])
+def test_bad_seeds(seed):
+    with pytest.raises(ValueError, match="seed: expected a whole number from 0"):
+        Counter(seed)

@@ -1,0 +1,77 @@
+r"""Random numbers that any language can repeat: a block cipher of a counter.
+
+:class:`Counter` takes no state from one number to the next: the i-th number of the k-th call is a
+function of (seed, k, i) alone. The cipher is Threefry-2x32 with 20 rounds (Salmon et al. 2011), all
+additions, rotations and exclusive ors of 32-bit words, so the same lines in JavaScript
+(``widgets/counter.js``) give the same bits, and a seed the same picture here and on a web page.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vdm_lite import checks
+from vdm_lite.randomness import Where
+
+ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
+PARITY = 0x1BD11BDA
+WORD = 2**32
+
+
+def threefry(key: tuple[int, int], counter: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Encrypt pairs of 32-bit words, held in int64 tensors of any one shape: two words each."""
+    keys = (*key, PARITY ^ key[0] ^ key[1])
+    x, y = (counter[0] + key[0]) % WORD, (counter[1] + key[1]) % WORD
+    for block in range(5):
+        for rotation in ROTATIONS[4 * (block % 2) :][:4]:
+            x = (x + y) % WORD
+            y = ((y << rotation) % WORD | y >> (32 - rotation)) ^ x
+        x = (x + keys[(block + 1) % 3]) % WORD
+        y = (y + keys[(block + 2) % 3] + block + 1) % WORD
+    return x, y
+
+
+class Counter:
+    """A :class:`vdm_lite.randomness.Source` whose numbers any language can repeat.
+
+    The words of number i in call k are ``threefry((seed, k), (i mod 2^32, i div 2^32))``. They are
+    computed on the CPU and moved, so every device gets the same numbers. Raises ``ValueError``
+    unless the seed is a whole number from 0 to 2^32 - 1.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, seed: int) -> None:
+        whole = isinstance(seed, int) and 0 <= seed < WORD
+        checks.require(whole, "seed", f"a whole number from 0 to {WORD - 1}", seed)
+        self.seed, self.calls = seed, 0
+
+    def uniform(
+        self, shape: Sequence[int], device: Where = None, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Numbers from [0, 1): the leading bits of both words, as many as ``dtype`` can hold."""
+        dtype = dtype or torch.get_default_dtype()
+        x, y = self._words(shape)
+        digits = 1 - round(math.log2(torch.finfo(dtype).eps))
+        leading = (x << 21 | y >> 11) >> (53 - digits)
+        return (leading.double() / 2**digits).to(device=device, dtype=dtype)
+
+    def normal(
+        self, shape: Sequence[int], device: Where = None, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Numbers from N(0, 1): ``sqrt(-2 log u) cos(2 pi v)`` in double precision, then cast.
+
+        ``u = (first word + 1/2) / 2^32``, ``v = second word / 2^32``; the largest is 6.76.
+        """
+        x, y = self._words(shape)
+        radius = (-2 * ((x.double() + 0.5) / WORD).log()).sqrt()
+        normals = radius * (2 * math.pi * (y.double() / WORD)).cos()
+        return normals.to(dtype or torch.get_default_dtype()).to(device)
+
+    def _words(self, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+        index = torch.arange(math.prod(shape), device="cpu").reshape(tuple(shape))
+        key = (self.seed, self.calls)
+        self.calls += 1
+        return threefry(key, (index % WORD, index // WORD))
