@@ -1,0 +1,58 @@
+"""A denoiser as an ONNX file, for runtimes that know nothing of PyTorch.
+
+The book's site runs the shipped denoiser in the reader's browser this way. Needs the extra
+``vdm-lite[export]``.
+"""
+
+import importlib.util
+import logging
+import os
+from pathlib import Path
+
+import torch
+
+from vdm_lite import checks
+from vdm_lite.checkpoints import write_bytes
+from vdm_lite.diffusion import VariationalDiffusion
+
+INPUTS, OUTPUTS = ("z", "logsnr"), ("y",)
+
+
+def export(model: VariationalDiffusion, path: str | os.PathLike, shape: tuple[int, ...]) -> None:
+    """Write the denoiser of ``model`` for one example of ``shape`` (C, H, W), all or nothing.
+
+    The graph takes ``z`` (1, C, H, W) and ``logsnr`` (1,) in float32 and returns ``y`` as ``z``,
+    the raw output: what it stands for is ``model.parameterization``. Raises ``ImportError`` without
+    ``onnxscript``, ``ValueError`` for a denoiser that is no module or has no float32 weights.
+    """
+    if importlib.util.find_spec("onnxscript") is None:
+        raise ImportError('ONNX files need onnxscript: pip install "vdm-lite[export]"')
+    denoiser = model.denoiser
+    module = isinstance(denoiser, torch.nn.Module)
+    checks.require(module, "model.denoiser", "a module", type(denoiser).__name__)
+    weight = next(denoiser.parameters(), torch.empty(0))
+    checks.require(weight.dtype == torch.float32, "weights", "torch.float32", weight.dtype)
+    z, logsnr = weight.new_zeros(1, *shape), weight.new_zeros(1)
+    write_bytes(Path(path), _graph(denoiser, z, logsnr))
+
+
+def _graph(denoiser: torch.nn.Module, z: torch.Tensor, logsnr: torch.Tensor) -> bytes:
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+    # The exporter warns of each operator of torchvision, which is not needed here.
+    log = logging.getLogger("torch.onnx._internal.exporter._registration")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        program = torch.onnx.export(
+            denoiser.eval(),
+            (z, logsnr),
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
+            dynamo=True,
+            verbose=False,
+        )
+    finally:
+        log.setLevel(before)
+    ClearMetadataAndDocStringPass()(program.model)  # where each line of the source stood
+    return program.model_proto.SerializeToString()
