@@ -116,6 +116,32 @@ def fashion_mnist(folder: str | os.PathLike | None = None) -> Images:
     return images
 
 
+def torchvision_images(name: str, folder: str | os.PathLike, download: bool = False) -> Images:
+    """``mnist`` (28x28, gray) or ``cifar10`` (32x32, color) from ``folder``, by torchvision.
+
+    Nothing is fetched unless ``download`` says so. Raises FileNotFoundError for data that are not
+    there, and ValueError where torchvision cannot be imported.
+    """
+    try:
+        from torchvision import datasets  # not needed by the book
+    except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
+        raise ValueError(f"{name}: expected torchvision, which reads it, got {error}") from error
+    kind = {"mnist": datasets.MNIST, "cifar10": datasets.CIFAR10}[name]
+    try:
+        train, test = (kind(str(folder), train=part, download=download) for part in (True, False))
+    except RuntimeError as error:
+        message = f"{name}: expected its files in {folder} (or a download): {error}"
+        raise FileNotFoundError(message) from error
+    images = [_channels_first(torch.as_tensor(part.data)) for part in (train, test)]
+    labels = [torch.as_tensor(part.targets).long() for part in (train, test)]
+    return Images(*images, *labels, levels=256)
+
+
+def _channels_first(pixels: Tensor) -> Tensor:
+    """(N, H, W) or (N, H, W, C) -> (N, C, H, W)."""
+    return pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+
+
 def halved(images: Images) -> Images:
     """The images at half their size: each 2x2 block becomes its mean, rounded to a level.
 

@@ -90,9 +90,9 @@ def load(path: str | os.PathLike) -> VariationalDiffusion:
     """
     tensors, metadata = read(path)
     try:
-        recipe = parse((metadata.get("config") or {})["recipe"])
+        recipe = parse((metadata.get("config") or {})["model"])
     except (KeyError, TypeError, ValueError) as error:
-        wanted = "a checkpoint of vdm-lite train, with its recipe"
+        wanted = "a checkpoint of vdm-lite train"
         raise CheckpointError(path, wanted, f"a config with {error!r}") from error
     model, weights = recipe.build(), part(tensors, "ema")
     check_weights(model, weights, path)

@@ -19,6 +19,8 @@ from vdm_lite.engine import ALONE, Engine
 from vdm_lite.randomness import Generator, Share
 from vdm_lite.schedules import Learned
 
+NUMBERS = ("step", "loss", "grad_norm", "rate")
+
 
 class Step(NamedTuple):
     """What :func:`fit` yields after each update."""
@@ -29,6 +31,8 @@ class Step(NamedTuple):
     """Mean over the batch, in nats per example, before the update."""
     grad_norm: float
     """Norm of the gradient before clipping."""
+    rate: float
+    """Learning rate of the update."""
     averaged: nn.Module
     """The model with averaged weights, in evaluation mode: the one to evaluate and to sample."""
 
@@ -143,6 +147,7 @@ def fit(
     config: Mapping[str, Any] | None = None,
     accumulate: int = 1,
     fabric: Engine = ALONE,
+    stop: Callable[[], bool] | None = None,
     progress: bool = True,
 ) -> Iterator[Step]:
     """Train ``model`` on ``data`` (N, ...) for ``steps`` updates; yield a :class:`Step` after each.
@@ -163,6 +168,7 @@ def fit(
 
     With ``checkpoint``, a file that exists is resumed from, and it is written every ``every`` steps
     and at the end; ``config`` is kept in it. A run that was complete yields its last step again.
+    ``stop`` is asked after each step whether this shall be the last, and kept as such.
 
     The progress bar is text on stderr and goes when the run ends; ``progress=False`` or the
     environment variable ``TQDM_DISABLE=1`` (for static pages) leaves it out.
@@ -183,12 +189,12 @@ def fit(
     settings = {"examples": len(data), "batch_size": batch_size, "lr": lr, "warmup": warmup}
     settings |= {"decay": decay, "clip": clip, "ema_decay": ema_decay, "seed": seed}
     settings |= {"config": dict(config or {})}
-    run = _Run(model, loss or model.loss, keep, settings, accumulate, fabric)
+    run = _Run(model, loss or model.loss, keep, settings, steps, accumulate, fabric)
     if checkpoint is not None and Path(checkpoint).exists():
         run.load(checkpoint)
         done = f"at least {run.step}, as in {checkpoint}"
         checks.require(run.step <= steps, "steps", done, steps)
-    return _updates(run, data, steps, checkpoint, every, progress and fabric.is_global_zero)
+    return _updates(run, data, checkpoint, every, stop, progress and fabric.is_global_zero)
 
 
 def _check(model: nn.Module, data: Tensor, steps: int, batch_size: int, every: int) -> None:
@@ -206,19 +212,21 @@ def _check(model: nn.Module, data: Tensor, steps: int, batch_size: int, every: i
 def _updates(
     run: "_Run",
     data: Tensor,
-    steps: int,
     checkpoint: str | os.PathLike | None,
     every: int,
+    stop: Callable[[], bool] | None,
     progress: bool,
 ) -> Iterator[Step]:
-    if run.step == steps:
+    if run.step == run.steps:
         yield run.last()
     # Arguments win over tqdm's environment variables, so `disable` is given only to switch it off.
     quiet = {} if progress else {"disable": True}
-    with tqdm(total=steps, initial=run.step, unit="step", leave=False, **quiet) as bar:
-        while run.step < steps:
-            run.update(data, steps, checkpoint)
-            if checkpoint is not None and (run.step % every == 0 or run.step == steps):
+    last = False
+    with tqdm(total=run.steps, initial=run.step, unit="step", leave=False, **quiet) as bar:
+        while run.step < run.steps and not last:
+            run.update(data, checkpoint)
+            last = run.step == run.steps or (stop is not None and stop())
+            if checkpoint is not None and (last or run.step % every == 0):
                 run.save(checkpoint)
             bar.set_postfix(loss=f"{run.loss:.4g}", refresh=False)
             bar.update()
@@ -234,6 +242,7 @@ class _Run:
         loss: Callable[..., Tensor],
         keep: nn.Module | None,
         settings: dict[str, Any],
+        steps: int,
         accumulate: int,
         fabric: Engine,
     ) -> None:
@@ -247,13 +256,13 @@ class _Run:
         self.stepper = fabric.setup_optimizers(self.optimizer)
         self.ema = averaged(model, settings["ema_decay"])
         self.generator = torch.Generator(self.device).manual_seed(settings["seed"])
-        self.accumulate = accumulate
-        self.step, self.loss, self.grad_norm = 0, math.nan, math.nan
+        self.steps, self.accumulate = steps, accumulate
+        self.step, self.loss, self.grad_norm, self.rate = 0, math.nan, math.nan, math.nan
 
     def last(self) -> Step:
-        return Step(self.step, self.loss, self.grad_norm, self.ema.module)
+        return Step(self.step, self.loss, self.grad_norm, self.rate, self.ema.module)
 
-    def update(self, data: Tensor, steps: int, checkpoint: str | os.PathLike | None) -> None:
+    def update(self, data: Tensor, checkpoint: str | os.PathLike | None) -> None:
         self.model.train()
         self.optimizer.zero_grad()
         before = self.generator.get_state()
@@ -264,8 +273,9 @@ class _Run:
         if not math.isfinite(self.loss + self.grad_norm):
             self.generator.set_state(before)
             self.fail(data, checkpoint)
+        self.rate = self.next_rate()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(steps)
+            group["lr"] = self.rate
         self.stepper.step()
         self.ema.update_parameters(self.model)
         self.step += 1
@@ -290,9 +300,9 @@ class _Run:
         dtype = self.dtype if data.is_floating_point() else data.dtype
         return data[index.to(data.device)].to(self.device, dtype, non_blocking=True)
 
-    def rate(self, steps: int) -> float:
+    def next_rate(self) -> float:
         rising = (self.step + 1) / max(self.settings["warmup"], 1)
-        falling = (steps - self.step) / max(self.settings["decay"], 1)
+        falling = (self.steps - self.step) / max(self.settings["decay"], 1)
         return self.settings["lr"] * min(1.0, rising, falling)
 
     def fail(self, data: Tensor, checkpoint: str | os.PathLike | None) -> None:
@@ -315,7 +325,7 @@ class _Run:
             rng=checkpoints.random_states(self.generator),
             keep=self.keep.state_dict(),
         )
-        numbers = {"step": self.step, "loss": self.loss, "grad_norm": self.grad_norm}
+        numbers = {name: getattr(self, name) for name in NUMBERS}
         if self.fabric.is_global_zero:
             checkpoints.write(path, tensors | more, {**self.settings, **numbers})
         self.fabric.barrier()
@@ -334,7 +344,8 @@ class _Run:
             checkpoints.check_weights(module, checkpoints.part(tensors, name), path)
         for name, module in modules.items():
             checkpoints.load_into(module, checkpoints.part(tensors, name), path)
-        self.step, self.loss, self.grad_norm = (metadata[k] for k in ("step", "loss", "grad_norm"))
+        for name in NUMBERS:
+            setattr(self, name, metadata[name])
         self.ema.n_averaged.fill_(self.step)
         checkpoints.load_optimizer(self.optimizer, checkpoints.part(tensors, "optimizer"))
         checkpoints.load_random_states(self.generator, random_states)

@@ -1,0 +1,53 @@
+"""``vdm-lite evaluate``: bits/dim of a checkpoint."""
+
+import argparse
+import json
+
+from vdm_lite import checkpoints, checks, recipe
+from vdm_lite.command import sources
+from vdm_lite.evaluation import Report, evaluate
+
+HEAD = (
+    f"{'layers':>10} {'bits/dim':>9} {'± error':>8} {'prior':>8} {'reconstr.':>9} {'diffusion':>9}"
+)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Print a table, and write it as JSON if asked to."""
+    model = recipe.load(given.checkpoint).to(sources.device(given))
+    config = checkpoints.read(given.checkpoint)[1]["config"]
+    name = given.data or config["data"]["name"]
+    source = sources.images(name, given.folder, given.download)
+    _check_fit(source, config)
+    images = source.test
+    if given.split == "held-out":
+        images = sources.held_out(source, config["data"]["held_out"])[1]
+    print(f"{given.checkpoint}: {len(images)} {given.split} images of {name}, "
+          f"{given.draws} draws each; bits/dim")  # fmt: skip
+    print(HEAD)
+    reports = []
+    for steps in (None, *given.steps):
+        reports.append(
+            evaluate(model, images, given.draws, steps, given.batch_size, given.seed, progress=True)
+        )
+        print(_line(reports[-1]), flush=True)
+    if given.json:
+        about = {"checkpoint": given.checkpoint.name, "data": name, "split": given.split}
+        content = {**about, "seed": given.seed, "reports": [r._asdict() for r in reports]}
+        checkpoints.write_bytes(given.json, (json.dumps(content, indent=1) + "\n").encode())
+    return 0
+
+
+def _check_fit(source: sources.Images, config: dict) -> None:
+    shape, levels = list(source.test.shape[1:]), source.levels
+    wanted = config["data"]["shape"], config["data"]["levels"]
+    expected = f"images of {wanted[1]} levels, shape {wanted[0]}, as trained on"
+    checks.require((shape, levels) == wanted, "--data", expected, f"{levels}, {shape}")
+
+
+def _line(report: Report) -> str:
+    layers = "continuous" if report.steps is None else str(report.steps)
+    numbers = (report.prior, report.reconstruction, report.diffusion)
+    return f"{layers:>10} {report.bits_per_dim:9.4f} {report.error:8.4f} " + " ".join(
+        f"{number:{width}.4f}" for number, width in zip(numbers, (8, 9, 9), strict=True)
+    )

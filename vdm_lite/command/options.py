@@ -1,0 +1,188 @@
+"""What can be said on the command line, and the names that it has for the library's callables."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from vdm_lite import times, weighting
+from vdm_lite.recipe import OUTPUTS, SCHEDULES, Recipe
+from vdm_lite.samplers import ancestral_step, ddim_step
+
+DATA = ("fashion-mnist-subset", "fashion-mnist", "digits", "mnist", "cifar10")
+TIMES = {
+    "low-discrepancy": lambda: times.low_discrepancy,
+    "stratified": lambda: times.stratified,
+    "uniform": lambda: times.uniform,
+    "adaptive": lambda: times.Adaptive(moment=2),
+}
+WEIGHTINGS = {
+    "elbo": weighting.elbo,
+    "sigmoid": weighting.sigmoid(),
+    "min-snr": weighting.min_snr(),
+    "p2": weighting.p2(),
+    "edm": weighting.edm,
+    "edm-monotonic": weighting.edm_monotonic,
+    "flow-matching": weighting.flow_matching,
+    "noise-cosine": weighting.noise_cosine,
+    "velocity-cosine": weighting.velocity_cosine,
+}
+STRATEGIES = ("auto", "ddp", "fsdp")
+STEPS = {"ancestral": ancestral_step, "ddim": ddim_step}
+
+
+class _Form(argparse.ArgumentDefaultsHelpFormatter):
+    """Options with a default show it; those without, whose help says what holds, show none."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        shown = action.default not in (None, False, argparse.SUPPRESS)
+        return super()._get_help_string(action) if shown else action.help
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    whole = argparse.ArgumentParser(
+        prog="vdm-lite", description="Train, evaluate and sample variational diffusion models."
+    )
+    commands = whole.add_subparsers(dest="command", required=True, metavar="train|evaluate|sample")
+    _train(_command(commands, "train", "train a diffusion of images on its evidence lower bound"))
+    _evaluate(_command(commands, "evaluate", "bits/dim of a checkpoint, with its standard error"))
+    _sample(_command(commands, "sample", "draw images from a checkpoint into a PNG"))
+    return whole
+
+
+def _command(commands: argparse._SubParsersAction, name: str, what: str) -> argparse.ArgumentParser:
+    about = what[0].upper() + what[1:] + "."
+    return commands.add_parser(name, help=what, description=about, formatter_class=_Form)
+
+
+def _train(p: argparse.ArgumentParser) -> None:
+    group = p.add_argument_group("data")
+    group.add_argument("--data", choices=DATA, default=DATA[0], help="what to learn")
+    _folder(group)
+    group.add_argument(
+        "--held-out", type=count, metavar="N", help="training images kept for evaluation, the last "
+        "ones (default: a tenth, at most 5000)"
+    )  # fmt: skip
+
+    like = Recipe()
+    group = p.add_argument_group("model")
+    group.add_argument(
+        "--widths", type=count, nargs="+", default=like.widths, metavar="N",
+        help="channels of the U-Net at full resolution, at half, at a quarter, ...",
+    )  # fmt: skip
+    group.add_argument("--blocks", type=count, default=like.blocks, help="blocks at each, each way")
+    group.add_argument(
+        "--fourier", type=int, nargs="*", metavar="N",
+        help="exponents n of the features sin(2^n pi z) and cos (default: periods of two and four "
+        "levels of the data; none if nothing follows)",
+    )  # fmt: skip
+    group.add_argument("--output", choices=OUTPUTS, default=like.output, help="what it predicts")
+    group.add_argument("--schedule", choices=SCHEDULES, default=like.schedule, help="of the noise")
+    group.add_argument("--logsnr-max", type=float, default=like.logsnr_max, help="at t = 0")
+    group.add_argument("--logsnr-min", type=float, default=like.logsnr_min, help="at t = 1")
+    group.add_argument(
+        "--train-ends", action="store_true",
+        help="learn the end points, too, on the whole bound (needs --schedule learned)",
+    )  # fmt: skip
+
+    group = p.add_argument_group("objective")
+    group.add_argument("--weighting", choices=WEIGHTINGS, default="elbo", help="of noise levels")
+    group.add_argument("--times", choices=TIMES, default="low-discrepancy", help="how t is drawn")
+
+    group = p.add_argument_group("optimization")
+    group.add_argument("--steps", type=count, default=20_000, help="updates in all")
+    group.add_argument("--batch-size", type=count, default=64, help="images of all processes")
+    group.add_argument("--lr", type=positive, default=2e-3, help="learning rate of AdamW")
+    group.add_argument("--warmup", type=whole, default=200, help="steps over which it rises")
+    group.add_argument(
+        "--decay", type=whole, help="last steps, over which it falls to 0 (default: a third)"
+    )
+    group.add_argument("--clip", type=positive, default=1.0, help="largest norm of the gradient")
+    group.add_argument("--ema", type=share, default=0.999, help="decay of the averaged weights")
+    group.add_argument("--accumulate", type=count, default=1, help="parts that make a batch")
+    group.add_argument("--seed", type=whole, default=0, help="of weights, batches, times and noise")
+
+    group = p.add_argument_group("engine (Lightning Fabric; works under torchrun)")
+    _device(group)
+    group.add_argument("--devices", type=count, default=1, help="how many, on each machine")
+    group.add_argument("--nodes", type=count, default=1, help="how many machines")
+    group.add_argument("--strategy", choices=STRATEGIES, default="auto", help="of many")
+    group.add_argument(
+        "--precision", choices=("32-true", "bf16-mixed"), default="32-true",
+        help="of the network's arithmetic; noise levels and costs are always in float32",
+    )  # fmt: skip
+    group.add_argument("--compile", action="store_true", help="compile the network (torch.compile)")
+
+    group = p.add_argument_group("what is written")
+    group.add_argument("--out", type=Path, required=True, help="folder of this run")
+    group.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    group.add_argument("--every", type=count, default=500, help="steps between checkpoints")
+    group.add_argument("--log-every", type=count, default=50, help="steps between lines of the log")
+    group.add_argument("--evaluate-every", type=count, default=1000, help="steps between bits/dim")
+    group.add_argument("--images", type=whole, default=36, help="samples in each PNG; 0: none")
+
+
+def _evaluate(p: argparse.ArgumentParser) -> None:
+    _checkpoint(p)
+    p.add_argument("--data", choices=DATA, help="(default: what it was trained on)")
+    _folder(p)
+    p.add_argument("--split", choices=("test", "held-out"), default="test", help="which images")
+    p.add_argument("--draws", type=count, default=10, help="times and noises for each image")
+    p.add_argument(
+        "--steps", type=count, nargs="*", default=[], metavar="T",
+        help="layers of discrete-time bounds, beside the continuous one",
+    )  # fmt: skip
+    p.add_argument("--batch-size", type=count, default=250, help="images at a time")
+    p.add_argument("--seed", type=whole, default=0, help="of the noise")
+    p.add_argument("--json", type=Path, help="file to write the numbers to")
+    _device(p)
+
+
+def _sample(p: argparse.ArgumentParser) -> None:
+    _checkpoint(p)
+    p.add_argument("--out", type=Path, required=True, help="the PNG to write")
+    p.add_argument("--images", type=count, default=36, help="how many")
+    p.add_argument("--steps", type=count, default=250, help="from noise to data")
+    p.add_argument("--step", choices=STEPS, default="ancestral", help="kind of step")
+    p.add_argument("--size", type=count, nargs=2, metavar=("H", "W"), help="(default: as trained)")
+    p.add_argument("--seed", type=whole, default=0, help="of the noise")
+    _device(p)
+
+
+def _checkpoint(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--checkpoint", type=Path, required=True, help="file written by vdm-lite train")
+
+
+def _folder(p: argparse._ActionsContainer) -> None:
+    p.add_argument(
+        "--folder", type=Path, help="where the data lie, for those that the library does not bring "
+        "(fashion-mnist: the four original .gz files; default: where Debian's package "
+        "dataset-fashion-mnist puts them)",
+    )  # fmt: skip
+    p.add_argument(
+        "--download", action="store_true",
+        help="fetch mnist or cifar10 into the folder by torchvision if they are not there",
+    )  # fmt: skip
+
+
+def _device(p: argparse._ActionsContainer) -> None:
+    p.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="kind")
+
+
+def _number(kind: Callable, accepts: Callable[[float], bool], what: str) -> Callable:
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not accepts(value):
+            raise argparse.ArgumentTypeError(f"expected {what}, got {text!r}")
+        return value
+
+    return read
+
+
+count = _number(int, lambda n: n >= 1, "a whole number from 1")
+whole = _number(int, lambda n: n >= 0, "a whole number from 0")
+positive = _number(float, lambda v: 0 < v < float("inf"), "a positive number")
+share = _number(float, lambda v: 0 <= v < 1, "a number from 0 to below 1")

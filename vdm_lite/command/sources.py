@@ -1,0 +1,45 @@
+"""The images that a command asks for, and the device that it runs on."""
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vdm_lite import checks, data
+from vdm_lite.data import Images
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+
+
+def images(name: str, folder: Path | None, download: bool) -> Images:
+    """The images of this name. Raises ``ValueError`` and ``OSError`` for what is not there."""
+    fetched = name in ("mnist", "cifar10")
+    checks.require(fetched or not download, "--download", "--data mnist or cifar10", name)
+    if fetched:
+        return data.torchvision_images(name, folder or Path("datasets"), download)
+    if name == "fashion-mnist":
+        return data.fashion_mnist(folder or DEBIAN)
+    checks.require(folder is None, "--folder", f"none, as {name} comes with the library", folder)
+    return data.digits() if name == "digits" else data.fashion_mnist()
+
+
+def held_out(source: Images, number: int | None) -> tuple[Tensor, Tensor]:
+    """Images to train on, and the last ``number`` of them that are kept for evaluation."""
+    examples = len(source.train)
+    number = number or min(5000, examples // 10)
+    fits = 2 <= number < examples
+    checks.require(fits, "--held-out", f"a number from 2 to {examples - 1}", number)
+    return source.train[:-number], source.train[-number:]
+
+
+def device(given: argparse.Namespace) -> str:
+    """The kind of device, ``cpu``, ``cuda`` or ``mps``; ``ValueError`` for one that is not here."""
+    here = ["cpu"]
+    if torch.cuda.is_available():
+        here.insert(0, "cuda")
+    if torch.backends.mps.is_available():
+        here.insert(0, "mps")
+    kind = here[0] if given.device == "auto" else given.device
+    checks.require(kind in here, "--device", f"one that torch finds here: {', '.join(here)}", kind)
+    return kind

@@ -1,0 +1,241 @@
+"""``vdm-lite train``: build, train, log, evaluate and save, on one device or on many.
+
+In the folder of a run: ``checkpoint.safetensors`` (all that it needs to go on),
+``weights.safetensors`` (the averaged weights, at the end), ``log.csv``, ``tensorboard/`` and
+``samples/``.
+"""
+
+import argparse
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from vdm_lite import checkpoints, checks
+from vdm_lite.command import options, pictures, sources
+from vdm_lite.command.journal import Journal
+from vdm_lite.command.sampling import draw
+from vdm_lite.diffusion import VariationalDiffusion
+from vdm_lite.elbo import bits_per_dim
+from vdm_lite.evaluation import evaluate
+from vdm_lite.recipe import Recipe
+from vdm_lite.samplers import ancestral_step
+from vdm_lite.training import Step, fit
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
+GRID_STEPS = 100
+
+
+def run(given: argparse.Namespace) -> int:
+    """Train; 0 when the run is complete, 130 when it was stopped and can go on."""
+    _check_folder(given)
+    source = sources.images(given.data, given.folder, given.download)
+    train, held_out = sources.held_out(source, given.held_out)
+    recipe = _recipe(given, source)
+    engine = _engine(given)
+    torch.manual_seed(given.seed)
+    model = recipe.build()
+    config = _config(given, recipe, source, len(held_out))
+    with _stopping(engine) as stopped:
+        steps = _fit(given, model, train, config, engine, stopped)
+        reached = _watch(given, steps, held_out, engine)
+    if engine.is_global_zero:
+        _report(given, reached, config)
+    return 0 if reached.step == given.steps else 130
+
+
+def _check_folder(given: argparse.Namespace) -> None:
+    there = (given.out / CHECKPOINT).exists()
+    if there and not given.resume:
+        raise ValueError(f"--out: {given.out} holds a run: go on with --resume, or choose another")
+    if given.resume and not there:
+        raise ValueError(f"--resume: {given.out} holds no {CHECKPOINT}: start without it")
+    both = given.train_ends and (given.weighting, given.times) != ("elbo", "low-discrepancy")
+    if both:
+        raise ValueError("--train-ends: the ends are learned on the whole bound, which has no "
+                         "--weighting or --times of its own")  # fmt: skip
+
+
+def _recipe(given: argparse.Namespace, source: sources.Images) -> Recipe:
+    two = round(math.log2(source.levels)) - 1  # sin(2^n pi z) has a period of about two levels
+    return Recipe(
+        channels=source.train.shape[1],
+        levels=source.levels,
+        widths=tuple(given.widths),
+        blocks=given.blocks,
+        exponents=(two - 1, two) if given.fourier is None else tuple(given.fourier),
+        output=given.output,
+        schedule=given.schedule,
+        logsnr_max=given.logsnr_max,
+        logsnr_min=given.logsnr_min,
+        train_ends=given.train_ends,
+    )
+
+
+def _config(
+    given: argparse.Namespace, recipe: Recipe, source: sources.Images, held_out: int
+) -> dict[str, Any]:
+    """What the file must say so that the model can be built, evaluated and trained further."""
+    shape = list(source.train.shape[1:])
+    about = {"name": given.data, "shape": shape, "levels": source.levels, "held_out": held_out}
+    objective = {"weighting": given.weighting, "times": given.times}
+    return {"model": recipe.plain(), "data": about, "objective": objective}
+
+
+def _engine(given: argparse.Namespace) -> "Fabric":
+    try:
+        import tensorboard  # noqa: F401 (the log needs it: better to miss it now than later)
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        raise ValueError(
+            f"{error}: install what training needs, pip install 'vdm-lite[train]'"
+        ) from error
+    kind = sources.device(given)
+    there = torch.cuda.device_count() if kind == "cuda" else 1 if kind == "mps" else given.devices
+    checks.require(given.devices <= there, "--devices", f"at most {there} on {kind}", given.devices)
+    checks.require(
+        given.strategy != "fsdp" or kind == "cuda", "--strategy", "fsdp on cuda alone", kind
+    )
+    engine = Fabric(
+        accelerator=kind,
+        devices=given.devices,
+        num_nodes=given.nodes,
+        strategy=given.strategy,
+        precision=given.precision,
+    )
+    engine.launch()
+    return engine
+
+
+def _fit(
+    given: argparse.Namespace,
+    model: VariationalDiffusion,
+    images: Tensor,
+    config: dict[str, Any],
+    engine: "Fabric",
+    stopped: Callable[[], bool],
+) -> Iterator[Step]:
+    sampler = options.TIMES[given.times]()
+    if given.compile:
+        model.denoiser.compile()
+    if given.train_ends:
+
+        def loss(batch: Tensor, generator: torch.Generator) -> Tensor:
+            return model.elbo(batch, generator=generator).nelbo
+    else:
+        weighting = options.WEIGHTINGS[given.weighting]
+        loss = partial(model.loss, weighting=weighting, times=sampler)
+    return fit(
+        model,
+        images,
+        given.steps,
+        given.batch_size,
+        given.lr,
+        warmup=given.warmup,
+        decay=given.steps // 3 if given.decay is None else given.decay,
+        clip=given.clip,
+        ema_decay=given.ema,
+        seed=given.seed,
+        loss=loss,
+        keep=sampler if isinstance(sampler, nn.Module) else None,
+        checkpoint=given.out / CHECKPOINT,
+        every=given.every,
+        config=config,
+        accumulate=given.accumulate,
+        fabric=engine,
+        stop=stopped,
+    )
+
+
+def _watch(
+    given: argparse.Namespace, steps: Iterator[Step], held_out: Tensor, engine: "Fabric"
+) -> Step:
+    """Run through the steps; log, evaluate and draw on the way. The last step."""
+    journal, losses, dims = None, [], held_out[0].numel()
+    began = time.monotonic()
+    for step in steps:
+        if journal is None and engine.is_global_zero:
+            journal = Journal(given.out, step.step - 1)
+        losses.append(step.loss)
+        numbers = {}
+        last = step.step == given.steps
+        if step.step % given.log_every == 0 or last:
+            seconds = time.monotonic() - began
+            numbers |= {
+                "loss": bits_per_dim(torch.tensor(losses).mean(), dims).item(),
+                "grad_norm": step.grad_norm,
+                "learning_rate": step.rate,
+                "images_per_s": len(losses) * given.batch_size / seconds,
+            }
+        if step.step % given.evaluate_every == 0 or last:
+            numbers |= _measure(given, step, held_out, engine)
+        if numbers and journal:
+            journal.write(step.step, numbers)
+        if "loss" in numbers:
+            losses, began = [], time.monotonic()
+    if journal:
+        journal.close()
+    return step
+
+
+def _measure(
+    given: argparse.Namespace, step: Step, held_out: Tensor, engine: "Fabric"
+) -> dict[str, float]:
+    """Bits/dim of held-out images, one draw each; a grid of samples beside it."""
+    report = evaluate(step.averaged, held_out, fabric=engine)
+    if given.images and engine.is_global_zero:
+        model = step.averaged
+        like = next(model.parameters())
+        generator = torch.Generator(like.device).manual_seed(given.seed)
+        shape = (given.images, *held_out.shape[1:])
+        levels = draw(model, shape, GRID_STEPS, ancestral_step, generator)
+        path = given.out / "samples" / f"step_{step.step:07d}.png"
+        pictures.write_png(path, pictures.grid(levels, model.likelihood.levels))
+    names = ("bits_per_dim", "error", "prior", "reconstruction", "diffusion")
+    return {name: getattr(report, name) for name in names}
+
+
+@contextmanager
+def _stopping(engine: "Fabric") -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C and SIGTERM into a question: whether any process has been asked to stop.
+
+    The first asks the run to end after its step, with a checkpoint; the second ends it at once.
+    """
+    asked = torch.zeros((), device=engine.device)
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        asked.fill_(1)
+        signal.signal(number, signal.default_int_handler)
+        print("\nStopping after this step; once more to stop at once", file=sys.stderr)
+
+    def stopped() -> bool:
+        return bool(engine.all_reduce(asked.clone(), reduce_op="sum") > 0)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _report(given: argparse.Namespace, reached: Step, config: dict[str, Any]) -> None:
+    """Say where the run stands, and write the weights alone if it is complete."""
+    if reached.step < given.steps:
+        print(f"Stopped after step {reached.step} of {given.steps}; go on with --resume")
+        return
+    path = given.out / WEIGHTS
+    checkpoints.save_weights(path, reached.averaged, config)
+    print(f"{path}: the averaged weights after {reached.step} steps\n"
+          f"Next: vdm-lite evaluate --checkpoint {path}")  # fmt: skip
