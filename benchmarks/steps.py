@@ -17,10 +17,8 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from azula.nn.layers import SineEncoding
-from azula.nn.unet import UNet as AzulaUNet
-from diffusers import UNet2DModel
-from torch import Tensor, nn
+from peers import AzulaUNet, DiffusersUNet
+from torch import nn
 
 from vdm_lite.nets import UNet
 
@@ -29,54 +27,13 @@ BATCH = 64
 GOALS = {"azula": 1.0, "diffusers": 1.3}  # a training step: the peer's time over ours, at least
 
 
-class Azula(nn.Module):
-    """azula's U-Net with an embedding of the noise level, which it leaves to its caller."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Sequential(SineEncoding(64), nn.Linear(64, 64), nn.SiLU())
-        # Group normalization, as in ours, is the fastest of the norms that it offers.
-        self.net = AzulaUNet(
-            1,
-            1,
-            hid_channels=(32, 64, 120),
-            hid_blocks=(1, 1, 1),
-            mod_features=64,
-            norm="group",
-            groups=8,
-        )
-
-    def forward(self, z: Tensor, logsnr: Tensor) -> Tensor:
-        return self.net(z, self.embedding(logsnr))
-
-
-class Diffusers(nn.Module):
-    """diffusers' U-Net without attention but in the middle, as we have it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = UNet2DModel(
-            sample_size=28,
-            in_channels=1,
-            out_channels=1,
-            block_out_channels=(32, 48, 72),
-            down_block_types=("DownBlock2D",) * 3,
-            up_block_types=("UpBlock2D",) * 3,
-            layers_per_block=1,
-            norm_num_groups=8,
-        )
-
-    def forward(self, z: Tensor, logsnr: Tensor) -> Tensor:
-        return self.net(z, logsnr).sample
-
-
 def contenders() -> dict[str, nn.Module]:
     """The networks by name; a peer's name is followed by its memory layout."""
     return {
         "vdm_lite": UNet(),
         **{
             f"{name}, {str(layout).removeprefix('torch.')}": make().to(memory_format=layout)
-            for name, make in (("azula", Azula), ("diffusers", Diffusers))
+            for name, make in (("azula", AzulaUNet), ("diffusers", DiffusersUNet))
             for layout in (torch.contiguous_format, torch.channels_last)
         },
     }

@@ -1,0 +1,123 @@
+"""Train our model and its peers' for the same time on the same images, and compare the bounds.
+
+The data are the Fashion-MNIST images that ship with the library, 28x28, 8 bits. Each model is
+trained by its own usual loss on its own noise levels, in a process of its own, one after the other.
+Everything else is the same for all: about 1 M parameters, three resolutions, batches and their
+order, AdamW at one learning rate, clipping, averaged weights. Then one evaluator gives the bound of
+each on the test images, in continuous time between the end points that it was trained on.
+"""
+
+import argparse
+import importlib.util
+import json
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+# No torch here: a child's peak of memory starts from its parent's size.
+RESULTS = Path(__file__).parent / "results"
+ONE = Path(__file__).with_name("training_one.py")
+LOSSES = {
+    "vdm_lite": "the bound itself, low-discrepancy times, logsnr linear in t, noise output",
+    "azula": "KarrasDenoiser.loss with VPSchedule and uniform times",
+    "denoising_diffusion_pytorch": "GaussianDiffusion's: sigmoid schedule, velocity output",
+    "diffusers": "squared error of the noise, DDPMScheduler's 1,000 levels",
+}
+NOTES = """\
+bits/dim = prior + reconstruction + diffusion: the bound on -log2 p(x), ± its standard error over
+the images. Only here are all models asked for the same thing; no peer was trained for it. Their
+usual losses weigh noise levels for the look of samples, which this table does not measure, and the
+levels that they leave out at the clean end (see logsnr) come back as reconstruction. Loss, noise
+levels, output and U-Net differ all at once: this compares what each package does as it comes, not
+one choice. One learning rate serves all and was tuned for none; a minute or two of training says
+how fast a model gets going, not how good it gets. A package with its own 1,000 noise levels is
+asked between them, too; "own table" is its bound with those levels alone, as T = 999 layers.
+Memory is the peak of the process while it trains; "training" is what training adds to the program
+with its packages loaded and its model built."""
+
+
+def result(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train and evaluate one model in a process of its own."""
+    command = [sys.executable, str(ONE), name, "--seconds", str(arguments.seconds)]
+    command += ["--draws", str(arguments.draws)]
+    command += ["--threads", str(arguments.threads)] if arguments.threads else []
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if run.returncode:
+        sys.exit(f"{name} failed: see above")
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def quality(results: dict[str, dict[str, Any]]) -> str:
+    """The bounds, one row a model."""
+    columns = ("parameters", "bits/dim", "prior", "reconstr.", "diffusion", "logsnr", "own table")
+    widths = (10, 14, 7, 9, 9, 14, 9)
+    head = " ".join(f"{c:>{w}}" for c, w in zip(columns, widths, strict=True))
+    rows = [f"{'':27} {head}"]
+    for name, r in results.items():
+        total = f"{r['bits_per_dim']:.3f} ± {r['error']:.3f}"
+        ends = f"{r['logsnr_max']:.1f} to {r['logsnr_min']:.1f}"
+        own = f"{r['on_own_table']:.3f}" if "on_own_table" in r else "-"
+        terms = f"{r['prior']:7.4f} {r['reconstruction']:9.3f} {r['diffusion']:9.3f}"
+        rows.append(f"{name:27} {r['parameters']:10,} {total:>14} {terms} {ends:>14} {own:>9}")
+    return "\n".join(rows)
+
+
+def cost(results: dict[str, dict[str, Any]]) -> str:
+    """What training took, one row a model."""
+    columns = ("updates", "images/s", "memory", "training", "processors")
+    widths = (7, 10, 11, 11, 11)
+    head = " ".join(f"{c:>{w}}" for c, w in zip(columns, widths, strict=True))
+    rows = [f"{'':27} {head}"]
+    for name, r in results.items():
+        added = r["memory"] - r["memory_before"]
+        rows.append(
+            f"{name:27} {r['updates']:7,} {r['images_per_second']:10.1f} {r['memory']:8.0f} MB "
+            f"{added:8.0f} MB {r['processors']:11.2f}"
+        )
+    return "\n".join(rows)
+
+
+def busy(results: dict[str, dict[str, Any]]) -> str:
+    """A warning if the machine gave some models clearly less than others."""
+    given = [r["processors"] for r in results.values()]
+    if min(given) > 0.85 * max(given):
+        return ""
+    return (
+        "\nNot a fair race: the processors used on average (last column) differ. Was the machine "
+        "busy\nwith something else? If so, run it again.\n"
+    )
+
+
+def main() -> None:
+    """Two tables, their notes, and a file with all numbers."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=120, help="of training, for each model")
+    parser.add_argument("--draws", type=int, default=2, help="of times and noise, for each image")
+    parser.add_argument("--threads", type=int, help="as many as torch takes if not given")
+    arguments = parser.parse_args()
+    lacking = [name for name in LOSSES if importlib.util.find_spec(name) is None]
+    if lacking:
+        sys.exit(f"Not installed: {', '.join(lacking)}. benchmarks/run.sh installs all in a place")
+    if not (arguments.seconds > 0 and arguments.draws > 0):
+        sys.exit("Expected --seconds and --draws above 0")
+    results = {name: result(name, arguments) for name in LOSSES}
+    first = results["vdm_lite"]
+    print(
+        f"Fashion-MNIST, 10,000 images 28x28 for training, {first['images']:,} for the bound; "
+        f"{arguments.seconds:g} s each,\nbatch {first['batch']}, float32, CPU, "
+        f"{first['threads']} threads, torch {first['torch']}\n"
+    )
+    print("\n".join(f"{name:27} {loss}" for name, loss in LOSSES.items()), end="\n\n")
+    print(quality(results), cost(results) + busy(results), NOTES, sep="\n\n")
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"training-{time.strftime('%Y%m%d-%H%M%S')}.json"
+    about = {"seconds": arguments.seconds, "machine": platform.platform()}
+    path.write_text(json.dumps(about | {"models": results}, indent=2) + "\n")
+    print(f"\nWritten to {path}")
+
+
+if __name__ == "__main__":
+    main()
