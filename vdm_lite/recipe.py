@@ -31,13 +31,13 @@ SCHEDULES = {
 class Recipe:
     """A diffusion of images (channels, H, W) with ``levels`` levels around a ``nets.UNet``.
 
-    The default has 1.0 M weights, and features of z for 8-bit images. ``train_ends`` makes the end
+    The default has 0.9 M weights, and features of z for 8-bit images. ``train_ends`` makes the end
     points of a learned schedule parameters. Raises ``ValueError`` for what does not fit together.
     """
 
     channels: int = 1
     levels: int = 256
-    widths: tuple[int, ...] = (48, 96, 96)
+    widths: tuple[int, ...] = (48, 80, 96)
     blocks: int = 1
     exponents: tuple[int, ...] = (6, 7)
     output: str = "noise"
