@@ -3,6 +3,7 @@
 Each has traits that Python can read and set; :mod:`vdm_lite.widgets.base` says how it works.
 """
 
+from vdm_lite.widgets.denoiser import Denoiser
 from vdm_lite.widgets.elbo_bars import ElboBars
 from vdm_lite.widgets.holes import Holes
 from vdm_lite.widgets.inference_graph import InferenceGraph
@@ -16,6 +17,7 @@ from vdm_lite.widgets.vae_gap import VaeGap
 from vdm_lite.widgets.weight_explorer import WeightExplorer
 
 ALL: tuple[type, ...] = (
+    Denoiser,
     Holes,
     InferenceGraph,
     ElboBars,
@@ -31,6 +33,7 @@ ALL: tuple[type, ...] = (
 
 __all__ = [
     "ALL",
+    "Denoiser",
     "Holes",
     "InferenceGraph",
     "ElboBars",
