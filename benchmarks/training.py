@@ -21,28 +21,27 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 ONE = Path(__file__).with_name("training_one.py")
 LOSSES = {
-    "vdm_lite": "the bound itself, low-discrepancy times, logsnr linear in t, noise output",
+    "vdm_lite": "the bound's diffusion term, low-discrepancy times, logsnr linear in t",
     "azula": "KarrasDenoiser.loss with VPSchedule and uniform times",
-    "denoising_diffusion_pytorch": "GaussianDiffusion's: sigmoid schedule, velocity output",
+    "denoising_diffusion_pytorch": "GaussianDiffusion's: sigmoid schedule, velocity output, weight alpha^2",
     "diffusers": "squared error of the noise, DDPMScheduler's 1,000 levels",
 }
 NOTES = """\
 bits/dim = prior + reconstruction + diffusion: the bound on -log2 p(x), ± its standard error over
-the images. Only here are all models asked for the same thing; no peer was trained for it. Their
-usual losses weigh noise levels for the look of samples, which this table does not measure, and the
-levels that they leave out at the clean end (see logsnr) come back as reconstruction. Loss, noise
-levels, output and U-Net differ all at once: this compares what each package does as it comes, not
-one choice. One learning rate serves all and was tuned for none; a minute or two of training says
-how fast a model gets going, not how good it gets. A package with its own 1,000 noise levels is
-asked between them, too; "own table" is its bound with those levels alone, as T = 999 layers.
-Memory is the peak of the process while it trains; "training" is what training adds to the program
-with its packages loaded and its model built."""
+the images. It is what our model is trained for, and no peer is: their usual losses weigh noise
+levels for the look of samples, which nothing here measures. The levels that they leave out at the
+clean end (see logsnr) come back as reconstruction. Packages with 1,000 noise levels are asked
+between them, too; "own table" is their bound with those levels alone, as T = 999 layers.
+Loss, noise levels, output and U-Net differ all at once: this compares each package as it comes. One
+learning rate serves all; the peers' examples take smaller ones for much longer runs. Minutes of
+training say how fast a model gets going, not how good it gets.
+Memory is the peak of the process at the end of training; "added" is what training added to the
+program with its packages loaded and its model built."""
 
 
 def result(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Train and evaluate one model in a process of its own."""
     command = [sys.executable, str(ONE), name, "--seconds", str(arguments.seconds)]
-    command += ["--draws", str(arguments.draws)]
     command += ["--threads", str(arguments.threads)] if arguments.threads else []
     run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if run.returncode:
@@ -59,7 +58,7 @@ def quality(results: dict[str, dict[str, Any]]) -> str:
     for name, r in results.items():
         total = f"{r['bits_per_dim']:.3f} ± {r['error']:.3f}"
         ends = f"{r['logsnr_max']:.1f} to {r['logsnr_min']:.1f}"
-        own = f"{r['on_own_table']:.3f}" if "on_own_table" in r else "-"
+        own = f"{r['own_table']:.3f}" if "own_table" in r else "-"
         terms = f"{r['prior']:7.4f} {r['reconstruction']:9.3f} {r['diffusion']:9.3f}"
         rows.append(f"{name:27} {r['parameters']:10,} {total:>14} {terms} {ends:>14} {own:>9}")
     return "\n".join(rows)
@@ -67,7 +66,7 @@ def quality(results: dict[str, dict[str, Any]]) -> str:
 
 def cost(results: dict[str, dict[str, Any]]) -> str:
     """What training took, one row a model."""
-    columns = ("updates", "images/s", "memory", "training", "processors")
+    columns = ("updates", "images/s", "memory", "added", "processors")
     widths = (7, 10, 11, 11, 11)
     head = " ".join(f"{c:>{w}}" for c, w in zip(columns, widths, strict=True))
     rows = [f"{'':27} {head}"]
@@ -86,8 +85,8 @@ def busy(results: dict[str, dict[str, Any]]) -> str:
     if min(given) > 0.85 * max(given):
         return ""
     return (
-        "\nNot a fair race: the processors used on average (last column) differ. Was the machine "
-        "busy\nwith something else? If so, run it again.\n"
+        "\n\nNot a fair race: the processors in use on average (last column) differ. If the machine "
+        "was\nbusy with something else, run this again."
     )
 
 
@@ -95,14 +94,15 @@ def main() -> None:
     """Two tables, their notes, and a file with all numbers."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=120, help="of training, for each model")
-    parser.add_argument("--draws", type=int, default=2, help="of times and noise, for each image")
     parser.add_argument("--threads", type=int, help="as many as torch takes if not given")
     arguments = parser.parse_args()
     lacking = [name for name in LOSSES if importlib.util.find_spec(name) is None]
     if lacking:
-        sys.exit(f"Not installed: {', '.join(lacking)}. benchmarks/run.sh installs all in a place")
-    if not (arguments.seconds > 0 and arguments.draws > 0):
-        sys.exit("Expected --seconds and --draws above 0")
+        sys.exit(
+            f"Not installed: {', '.join(lacking)}. benchmarks/run.sh installs them and runs this"
+        )
+    if not arguments.seconds > 0:
+        sys.exit(f"--seconds: expected a number above 0, got {arguments.seconds:g}")
     results = {name: result(name, arguments) for name in LOSSES}
     first = results["vdm_lite"]
     print(

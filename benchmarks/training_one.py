@@ -59,12 +59,12 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def bound(model: nn.Module, draws: int, layers: int | None) -> dict[str, Any]:
+def bound(model: nn.Module, layers: int | None) -> dict[str, Any]:
     """The bound on the test images: in continuous time, and with the layers of the own table."""
     images = data.fashion_mnist().test
-    found = evaluate(model, images, draws, progress=True)._asdict()
+    found = evaluate(model, images, progress=True)._asdict()
     if layers:
-        found["on_own_table"] = evaluate(model, images, draws, layers, progress=True).bits_per_dim
+        found["own_table"] = evaluate(model, images, steps=layers, progress=True).bits_per_dim
     return found
 
 
@@ -73,7 +73,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=CONTENDERS)
     parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--draws", type=int, required=True)
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
     if arguments.threads:
@@ -85,7 +84,7 @@ def main() -> None:
     found = {"parameters": sum(p.numel() for p in contender.model.parameters())}
     found |= {"logsnr_max": high, "logsnr_min": low, "threads": torch.get_num_threads()}
     model, cost = train(contender, arguments.seconds, arguments.name)
-    found |= cost | bound(model, arguments.draws, contender.layers)
+    found |= cost | bound(model, contender.layers)
     print(json.dumps(found | {"torch": torch.__version__, "batch": BATCH}))
 
 
