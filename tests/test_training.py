@@ -364,7 +364,7 @@ def test_fewer_steps_than_the_checkpoint_has(tmp_path):
         ({"lr": 0.5}, r"a run with lr = 0.5, got 0.001"),
         ({"seed": 4}, r"a run with seed = 4, got 0"),
         ({"data": POINTS[:40]}, r"a run with examples = 40, got 50"),
-        ({"config": {"T": 3}}, r"a run with config = {'T': 3}, got {}"),
+        ({"config": {"T": 3}}, r"a run with config.T = 3, got nothing"),
         ({"model": model(8)}, r"denoiser.inside.bias to be float32 \(8,\).* got float32 \(16,\)"),
         ({"model": Averageable()}, r"denoiser.inside.bias to be absent"),
         ({"model": model().double()}, r"to be float64 \(16,\).* got float32 \(16,\)"),

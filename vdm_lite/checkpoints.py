@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from vdm_lite import shards
+
 FORMAT = "vdm_lite-checkpoint"
 VERSION = 1
 
@@ -37,7 +39,10 @@ def write(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapp
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file or none: beside its name first, flushed to the disk, then renamed."""
+    """Write a whole file or none: beside its name first, flushed to the disk, then renamed.
+
+    Raises ``OSError`` if that fails; a file that was there stays as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")  # the same folder: a rename cannot cross disks
     try:
@@ -46,6 +51,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written, what was there is kept: {error}") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -93,7 +100,8 @@ def part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 def load_into(module: nn.Module, weights: Mapping[str, Tensor], path: str | os.PathLike) -> None:
     """Copy ``weights`` into ``module``; CheckpointError if a name, a shape or a dtype differs."""
     check_weights(module, weights, path)
-    module.load_state_dict(weights)
+    like = module.state_dict()
+    module.load_state_dict({name: shards.piece(t, like[name]) for name, t in weights.items()})
 
 
 def check_weights(
@@ -123,10 +131,11 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """The inverse of :func:`optimizer_state`; the optimizer keeps its own settings."""
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
     states: dict[int, dict[str, Tensor]] = {}
     for name, t in tensors.items():
         i, key = name.split(".")
-        states.setdefault(int(i), {})[key] = t
+        states.setdefault(int(i), {})[key] = shards.piece(t, weights[int(i)])
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": states, "param_groups": groups})
 

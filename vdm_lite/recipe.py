@@ -91,7 +91,7 @@ def load(path: str | os.PathLike) -> VariationalDiffusion:
     tensors, metadata = read(path)
     try:
         recipe = parse((metadata.get("config") or {})["model"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         wanted = "a checkpoint of vdm-lite train"
         raise CheckpointError(path, wanted, f"a config with {error!r}") from error
     model, weights = recipe.build(), part(tensors, "ema")

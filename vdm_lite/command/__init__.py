@@ -4,6 +4,7 @@ Bad input ends with one line on stderr and exit code 2. Only the command line ha
 library's callables; they stand in ``options``.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = options.parser().parse_args(arguments)
     try:
         return COMMANDS[given.command](given)
+    except KeyboardInterrupt:
+        return _complain(InterruptedError("stopped"), 130)
     except FloatingPointError as error:
         return _complain(error, 1)
     except (ValueError, OSError) as error:
@@ -29,5 +32,7 @@ def train(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: Exception, code: int) -> int:
-    print(f"vdm-lite: {' '.join(str(error).split())}", file=sys.stderr)
+    # All processes are given the same options: one of each machine says what is wrong with them.
+    if isinstance(error, OSError) or os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"vdm-lite: {' '.join(str(error).split())}", file=sys.stderr)
     return code

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from typing import Any
 
 from vdm_lite import checkpoints, checks, recipe
 from vdm_lite.command import sources
@@ -15,13 +16,13 @@ HEAD = (
 def run(given: argparse.Namespace) -> int:
     """Print a table, and write it as JSON if asked to."""
     model = recipe.load(given.checkpoint).to(sources.device(given))
-    config = checkpoints.read(given.checkpoint)[1]["config"]
-    name = given.data or config["data"]["name"]
+    about = sources.about(given.checkpoint)
+    name = given.data or about["name"]
     source = sources.images(name, given.folder, given.download)
-    _check_fit(source, config)
+    _check_fit(source, about)
     images = source.test
     if given.split == "held-out":
-        images = sources.held_out(source, config["data"]["held_out"])[1]
+        images = sources.held_out(source, about["held_out"])[1]
     print(f"{given.checkpoint}: {len(images)} {given.split} images of {name}, "
           f"{given.draws} draws each; bits/dim")  # fmt: skip
     print(HEAD)
@@ -32,15 +33,15 @@ def run(given: argparse.Namespace) -> int:
         )
         print(_line(reports[-1]), flush=True)
     if given.json:
-        about = {"checkpoint": given.checkpoint.name, "data": name, "split": given.split}
-        content = {**about, "seed": given.seed, "reports": [r._asdict() for r in reports]}
+        said = {"checkpoint": given.checkpoint.name, "data": name, "split": given.split}
+        content = {**said, "seed": given.seed, "reports": [r._asdict() for r in reports]}
         checkpoints.write_bytes(given.json, (json.dumps(content, indent=1) + "\n").encode())
     return 0
 
 
-def _check_fit(source: sources.Images, config: dict) -> None:
+def _check_fit(source: sources.Images, about: dict[str, Any]) -> None:
     shape, levels = list(source.test.shape[1:]), source.levels
-    wanted = config["data"]["shape"], config["data"]["levels"]
+    wanted = about["shape"], about["levels"]
     expected = f"images of {wanted[1]} levels, shape {wanted[0]}, as trained on"
     checks.require((shape, levels) == wanted, "--data", expected, f"{levels}, {shape}")
 

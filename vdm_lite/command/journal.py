@@ -12,8 +12,9 @@ COLUMNS += ("bits_per_dim", "error", "prior", "reconstruction", "diffusion")
 
 def read(path: Path) -> list[dict[str, float]]:
     """The rows of a log; what was not measured at a step is missing in its row."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    text = path.read_text()
+    complete = text[: text.rfind("\n") + 1]  # a full disk may have cut the last row
+    rows = csv.DictReader(io.StringIO(complete))
     return [{key: float(value) for key, value in row.items() if value} for row in rows]
 
 

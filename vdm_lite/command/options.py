@@ -104,8 +104,11 @@ def _train(p: argparse.ArgumentParser) -> None:
 
     group = p.add_argument_group("engine (Lightning Fabric; works under torchrun)")
     _device(group)
-    group.add_argument("--devices", type=count, default=1, help="how many, on each machine")
-    group.add_argument("--nodes", type=count, default=1, help="how many machines")
+    group.add_argument(
+        "--devices", type=count, metavar="N", help="how many, on each machine (default: 1, or what "
+        "torchrun started)"
+    )  # fmt: skip
+    group.add_argument("--nodes", type=count, metavar="N", help="how many machines (default: same)")
     group.add_argument("--strategy", choices=STRATEGIES, default="auto", help="of many")
     group.add_argument(
         "--precision", choices=("32-true", "bf16-mixed"), default="32-true",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vdm_lite import checkpoints, recipe
+from vdm_lite import recipe
 from vdm_lite.command import options, pictures, sources
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.samplers import Step, sample
@@ -16,7 +16,7 @@ def run(given: argparse.Namespace) -> int:
     """Write a grid of samples."""
     device = sources.device(given)
     model = recipe.load(given.checkpoint).to(device)
-    channels, *size = checkpoints.read(given.checkpoint)[1]["config"]["data"]["shape"]
+    channels, *size = sources.about(given.checkpoint)["shape"]
     shape = (given.images, channels, *(given.size or size))
     generator = torch.Generator(device).manual_seed(given.seed)
     levels = draw(model, shape, given.steps, options.STEPS[given.step], generator, progress=True)

@@ -2,11 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vdm_lite import checks, data
+from vdm_lite import checkpoints, checks, data
+from vdm_lite.checkpoints import CheckpointError
 from vdm_lite.data import Images
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -31,6 +33,15 @@ def held_out(source: Images, number: int | None) -> tuple[Tensor, Tensor]:
     fits = 2 <= number < examples
     checks.require(fits, "--held-out", f"a number from 2 to {examples - 1}", number)
     return source.train[:-number], source.train[-number:]
+
+
+def about(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of the data that it was trained on; ``CheckpointError`` if nothing."""
+    try:
+        found = checkpoints.read(path)[1]["config"]["data"]
+        return {name: found[name] for name in ("name", "shape", "levels", "held_out")}
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(path, "a checkpoint of vdm-lite train", "no word of data") from error
 
 
 def device(given: argparse.Namespace) -> str:

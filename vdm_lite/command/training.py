@@ -7,20 +7,16 @@ In the folder of a run: ``checkpoint.safetensors`` (all that it needs to go on),
 
 import argparse
 import math
-import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from vdm_lite import checkpoints, checks
-from vdm_lite.command import options, pictures, sources
+from vdm_lite.command import engines, options, pictures, sources
 from vdm_lite.command.journal import Journal
 from vdm_lite.command.sampling import draw
 from vdm_lite.diffusion import VariationalDiffusion
@@ -39,23 +35,25 @@ GRID_STEPS = 100
 
 def run(given: argparse.Namespace) -> int:
     """Train; 0 when the run is complete, 130 when it was stopped and can go on."""
-    _check_folder(given)
+    _check(given)
     source = sources.images(given.data, given.folder, given.download)
     train, held_out = sources.held_out(source, given.held_out)
     recipe = _recipe(given, source)
-    engine = _engine(given)
+    engine = engines.launch(given)
     torch.manual_seed(given.seed)
     model = recipe.build()
     config = _config(given, recipe, source, len(held_out))
-    with _stopping(engine) as stopped:
+    with engines.stopping(engine) as stopped:
         steps = _fit(given, model, train, config, engine, stopped)
         reached = _watch(given, steps, held_out, engine)
     if engine.is_global_zero:
         _report(given, reached, config)
+    engine.barrier()  # an engine takes a process that ends before the others for one that failed
     return 0 if reached.step == given.steps else 130
 
 
-def _check_folder(given: argparse.Namespace) -> None:
+def _check(given: argparse.Namespace) -> None:
+    """What can be refused before any data are read."""
     there = (given.out / CHECKPOINT).exists()
     if there and not given.resume:
         raise ValueError(f"--out: {given.out} holds a run: go on with --resume, or choose another")
@@ -65,9 +63,17 @@ def _check_folder(given: argparse.Namespace) -> None:
     if both:
         raise ValueError("--train-ends: the ends are learned on the whole bound, which has no "
                          "--weighting or --times of its own")  # fmt: skip
+    if given.strategy == "fsdp" and given.schedule == "learned":
+        raise ValueError("--strategy: fsdp splits the network alone: take auto or ddp with "
+                         "--schedule learned")  # fmt: skip
+    given.out.mkdir(parents=True, exist_ok=True)
 
 
 def _recipe(given: argparse.Namespace, source: sources.Images) -> Recipe:
+    divisor, sides = 2 ** (len(given.widths) - 1), tuple(source.train.shape[2:])
+    fits = not any(side % divisor for side in sides)
+    wanted = f"fewer for images of {sides}, whose sides are to be multiples of {divisor}"
+    checks.require(fits, "--widths", wanted, given.widths)
     two = round(math.log2(source.levels)) - 1  # sin(2^n pi z) has a period of about two levels
     return Recipe(
         channels=source.train.shape[1],
@@ -93,31 +99,6 @@ def _config(
     return {"model": recipe.plain(), "data": about, "objective": objective}
 
 
-def _engine(given: argparse.Namespace) -> "Fabric":
-    try:
-        import tensorboard  # noqa: F401 (the log needs it: better to miss it now than later)
-        from lightning_fabric import Fabric
-    except ImportError as error:
-        raise ValueError(
-            f"{error}: install what training needs, pip install 'vdm-lite[train]'"
-        ) from error
-    kind = sources.device(given)
-    there = torch.cuda.device_count() if kind == "cuda" else 1 if kind == "mps" else given.devices
-    checks.require(given.devices <= there, "--devices", f"at most {there} on {kind}", given.devices)
-    checks.require(
-        given.strategy != "fsdp" or kind == "cuda", "--strategy", "fsdp on cuda alone", kind
-    )
-    engine = Fabric(
-        accelerator=kind,
-        devices=given.devices,
-        num_nodes=given.nodes,
-        strategy=given.strategy,
-        precision=given.precision,
-    )
-    engine.launch()
-    return engine
-
-
 def _fit(
     given: argparse.Namespace,
     model: VariationalDiffusion,
@@ -127,6 +108,8 @@ def _fit(
     stopped: Callable[[], bool],
 ) -> Iterator[Step]:
     sampler = options.TIMES[given.times]()
+    if isinstance(sampler, nn.Module):
+        sampler.to(engine.device)
     if given.compile:
         model.denoiser.compile()
     if given.train_ends:
@@ -194,40 +177,17 @@ def _measure(
 ) -> dict[str, float]:
     """Bits/dim of held-out images, one draw each; a grid of samples beside it."""
     report = evaluate(step.averaged, held_out, fabric=engine)
-    if given.images and engine.is_global_zero:
+    if given.images:  # on all processes: weights in pieces need all of them
         model = step.averaged
         like = next(model.parameters())
         generator = torch.Generator(like.device).manual_seed(given.seed)
         shape = (given.images, *held_out.shape[1:])
         levels = draw(model, shape, GRID_STEPS, ancestral_step, generator)
         path = given.out / "samples" / f"step_{step.step:07d}.png"
-        pictures.write_png(path, pictures.grid(levels, model.likelihood.levels))
+        if engine.is_global_zero:
+            pictures.write_png(path, pictures.grid(levels, model.likelihood.levels))
     names = ("bits_per_dim", "error", "prior", "reconstruction", "diffusion")
     return {name: getattr(report, name) for name in names}
-
-
-@contextmanager
-def _stopping(engine: "Fabric") -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM into a question: whether any process has been asked to stop.
-
-    The first asks the run to end after its step, with a checkpoint; the second ends it at once.
-    """
-    asked = torch.zeros((), device=engine.device)
-
-    def ask(number: int, _frame: FrameType | None) -> None:
-        asked.fill_(1)
-        signal.signal(number, signal.default_int_handler)
-        print("\nStopping after this step; once more to stop at once", file=sys.stderr)
-
-    def stopped() -> bool:
-        return bool(engine.all_reduce(asked.clone(), reduce_op="sum") > 0)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _report(given: argparse.Namespace, reached: Step, config: dict[str, Any]) -> None:
@@ -236,6 +196,7 @@ def _report(given: argparse.Namespace, reached: Step, config: dict[str, Any]) ->
         print(f"Stopped after step {reached.step} of {given.steps}; go on with --resume")
         return
     path = given.out / WEIGHTS
-    checkpoints.save_weights(path, reached.averaged, config)
+    averaged = checkpoints.part(checkpoints.read(given.out / CHECKPOINT)[0], "ema")
+    checkpoints.write(path, checkpoints.join(ema=averaged), {"config": config})
     print(f"{path}: the averaged weights after {reached.step} steps\n"
           f"Next: vdm-lite evaluate --checkpoint {path}")  # fmt: skip

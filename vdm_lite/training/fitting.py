@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from vdm_lite import checkpoints, checks
+from vdm_lite import checkpoints, checks, shards
 from vdm_lite.checkpoints import CheckpointError
 from vdm_lite.engine import ALONE, Engine
 from vdm_lite.randomness import Generator, Share
@@ -233,6 +233,15 @@ def _updates(
             yield run.last()
 
 
+def _difference(name: str, wanted: Any, given: Any) -> tuple[str, Any, Any]:
+    """The first entry in which two settings differ, by its dotted name, and its two values."""
+    if not (isinstance(wanted, dict) and isinstance(given, dict)):
+        return name, wanted, given
+    keys = [*wanted, *given]
+    key = next(k for k in keys if (k in wanted, wanted.get(k)) != (k in given, given.get(k)))
+    return _difference(f"{name}.{key}", wanted.get(key, "nothing"), given.get(key, "nothing"))
+
+
 class _Run:
     """Everything that changes from step to step, and how it goes to a file and comes back."""
 
@@ -249,12 +258,14 @@ class _Run:
         # Through JSON at once: what cannot be written fails here, not at the first checkpoint.
         self.settings = json.loads(json.dumps(settings))
         self.model, self.keep, self.fabric = model, keep or nn.Module(), fabric
-        self.objective = fabric.setup_module(Objective(model, loss))  # moves the model
+        self.ema = averaged(model, settings["ema_decay"])  # first: pieces cannot be copied
+        self.objective = fabric.setup_module(Objective(model, loss))  # may move and split it
+        shards.split_alike(self.ema.module, model)
         self.weights = [p for p in model.parameters() if p.requires_grad]
         self.device, self.dtype = self.weights[0].device, self.weights[0].dtype
         self.optimizer = torch.optim.AdamW(_groups(self.weights), lr=settings["lr"])
         self.stepper = fabric.setup_optimizers(self.optimizer)
-        self.ema = averaged(model, settings["ema_decay"])
+        self.ema.to(self.device)
         self.generator = torch.Generator(self.device).manual_seed(settings["seed"])
         self.steps, self.accumulate = steps, accumulate
         self.step, self.loss, self.grad_norm, self.rate = 0, math.nan, math.nan, math.nan
@@ -266,12 +277,14 @@ class _Run:
         self.model.train()
         self.optimizer.zero_grad()
         before = self.generator.get_state()
+        kept = {name: t.clone() for name, t in self.keep.state_dict().items()}
         mean = backward(self.model, self.losses(data, before), self.accumulate, self.fabric)
-        norm = nn.utils.clip_grad_norm_(self.weights, self.settings["clip"])
+        norm = shards.whole(nn.utils.clip_grad_norm_(self.weights, self.settings["clip"]))
         # One read for both, after all of the step is queued: an accelerator is waited for once.
         self.loss, self.grad_norm = torch.stack([mean, norm]).tolist()
         if not math.isfinite(self.loss + self.grad_norm):
             self.generator.set_state(before)
+            self.keep.load_state_dict(kept)
             self.fail(data, checkpoint)
         self.rate = self.next_rate()
         for group in self.optimizer.param_groups:
@@ -287,7 +300,7 @@ class _Run:
         for i in range(self.accumulate):
             # Every part draws the whole batch's numbers, from the same state, and keeps its own.
             self.generator.set_state(before)
-            share = Share(self.generator, i * ranks + rank, self.accumulate * ranks)
+            share = Share(self.generator, rank * self.accumulate + i, ranks * self.accumulate)
             generator = share if share.shares > 1 else self.generator
             last = i == self.accumulate - 1
             with self.fabric.no_backward_sync(self.objective, enabled=not last):
@@ -325,17 +338,26 @@ class _Run:
             rng=checkpoints.random_states(self.generator),
             keep=self.keep.state_dict(),
         )
+        tensors = {name: shards.whole(t).cpu() for name, t in (tensors | more).items()}
         numbers = {name: getattr(self, name) for name in NUMBERS}
+        error = None
         if self.fabric.is_global_zero:
-            checkpoints.write(path, tensors | more, {**self.settings, **numbers})
-        self.fabric.barrier()
+            try:
+                checkpoints.write(path, tensors, {**self.settings, **numbers})
+            except OSError as failure:
+                error = failure
+        # All stop if the one that writes cannot: the others would wait for it in vain.
+        failed = torch.tensor(float(error is not None), device=self.device)
+        if self.fabric.all_reduce(failed, reduce_op="sum") > 0:
+            raise error or OSError(f"{path}: the first process could not write it")
 
     def load(self, path: str | os.PathLike) -> None:
         tensors, metadata = checkpoints.read(path)
         for name, value in self.settings.items():
             given = metadata.get(name, "a file of weights alone")
             if given != value:
-                raise CheckpointError(path, f"a run with {name} = {value}", given)
+                where, value, given = _difference(name, value, given)
+                raise CheckpointError(path, f"a run with {where} = {value}", given)
         # Whatever can be refused is refused before anything is changed.
         random_states = checkpoints.part(tensors, "rng")
         checkpoints.check_random_states(self.generator, random_states, path)
