@@ -18,7 +18,8 @@ from conftest import missing
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from vdm_lite.widgets import ALL
+from vdm_lite.experiments.denoiser import WEIGHTS
+from vdm_lite.widgets import ALL, Denoiser
 
 TOKEN = "for-this-test-only"
 PATIENCE = 60  # seconds; on a quiet machine each step takes a few
@@ -236,6 +237,19 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_the_denoiser_samples_in_the_kernel(notebook):
+    if not WEIGHTS.exists():
+        missing("there are no trained weights")
+    i = ALL.index(Denoiser)
+    notebook.python(f"w{i}.steps = 5")
+    panel = notebook.output(i).locator(".vdm")
+    panel.get_by_role("button", name="Sample").click()
+    expect(panel.locator("[data-readout=level]")).to_have_attribute("value", "13.3")
+    found = float(panel.locator("[data-readout=bits]").get_attribute("value"))
+    assert found == pytest.approx(notebook.value(f"w{i}.bits().sum().item()"), rel=0.05)
+    notebook.python(f"w{i}.steps = 50")
 
 
 # The panel that trains in the kernel

@@ -167,7 +167,7 @@ export function render({ model, el }) {
   const image = (label) =>
     ui.image({ label, width: PICTURE_SIDE, height: PICTURE_SIDE, scale: 1.3 });
   const [latent, guess, target] = ["zₜ", "x̂", "x"].map(image);
-  for (const figure of ui.stage.children) figure.style.flexBasis = "6rem"; // three on a phone
+  for (const figure of ui.stage.children) figure.style.flexBasis = "5rem"; // three on a phone
   const chart = ui.chart({
     label: "Cost of each step",
     x: { label: "log SNR: from noise to picture", range: [0, 1] },
@@ -229,7 +229,7 @@ export function render({ model, el }) {
     }
     const place = momentOf(run, look[0]);
     drawPictures(run, place, state);
-    drawCosts(run, state);
+    drawCosts(run, place, state);
     chart.handles([{ x: look[0], y: 0 }], (_, { x }) => ui.set({ look: [x] }), {
       labels: ["log SNR of the moment shown"],
       axis: "x",
@@ -244,19 +244,20 @@ export function render({ model, el }) {
     const [x, seen] = [pictureOf(run), guesses[Math.min(place, guesses.length - 1)]];
     const time = (1 - place / (levels.length - 1)).toFixed(2);
     latent.draw(latents[place], `latent zₜ at t = ${time}`);
-    guess.draw(seen ?? NO_PICTURE, seen ? "guess x̂ from zₜ" : "guess x̂: press the button below");
+    guess.draw(seen ?? NO_PICTURE, seen ? "guess x̂ from zₜ" : "guess x̂: none yet");
     const name = known ? `x, the ${picture}` : "x, the latest guess";
-    target.draw(x ?? NO_PICTURE, x ? name : "x: not yet known");
+    target.draw(x ?? NO_PICTURE, x ? name : "x: none yet");
   }
 
-  function drawCosts(run, { look, ends, picture }) {
+  function drawCosts(run, place, { ends, picture }) {
     const { levels, known } = run;
     const costs = runBits(run);
     const boxes = costs.map((y1, k) => ({ x0: levels[k], x1: levels[k + 1], y0: 0, y1 }));
     const of = known ? `x the ${picture}` : "x the latest guess";
     const label = `KL( q(zₛ | zₜ, x) ‖ p(zₛ | zₜ) ) of each step, ${of}`;
     const marks = [bars(boxes, { color: "network", opacity: 0.75, label })];
-    chart.draw([...marks, rule({ x: look[0] }, { color: "ink", label: "moment shown above" })], {
+    marks.push(rule({ x: levels[place] }, { color: "ink", width: 1, label: "latent shown" }));
+    chart.draw(marks, {
       x: [ends[1], ends[0]],
       y: [0, 1.08 * Math.max(0.01, ...costs)],
     });
@@ -270,9 +271,9 @@ export function render({ model, el }) {
       ui.read(key, label, value ?? null, { unit: value === null ? "" : unit, digits });
     read("level", "log SNR of zₜ", levels[place]);
     read("bits", "sum of the bars", seen ? sum(runBits(run)) : null, "bits/dim");
-    read("bound", "bound of x, this draw", runBound(run), "bits/dim");
-    read("beyond", "pixels of x̂ beyond ±1", seen ? (100 * beyond) / PICTURE_SIZE : null, "%", 3);
-    read("apart", "three forms differ by", seen ? apart : null, "", 2);
+    read("bound", "bound, this draw", runBound(run), "bits/dim");
+    read("beyond", "x̂ beyond ±1", seen ? (100 * beyond) / PICTURE_SIZE : null, "%", 3);
+    read("apart", "forms differ by", seen ? apart : null, "", 2);
   }
 
   return () => {
