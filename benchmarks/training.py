@@ -23,7 +23,7 @@ ONE = Path(__file__).with_name("training_one.py")
 LOSSES = {
     "vdm_lite": "the bound's diffusion term, low-discrepancy times, logsnr linear in t",
     "azula": "KarrasDenoiser.loss with VPSchedule and uniform times",
-    "denoising_diffusion_pytorch": "GaussianDiffusion's: sigmoid schedule, velocity output, weight alpha^2",
+    "denoising_diffusion_pytorch": "GaussianDiffusion's, sigmoid schedule, velocity output",
     "diffusers": "squared error of the noise, DDPMScheduler's 1,000 levels",
 }
 NOTES = """\
@@ -85,33 +85,41 @@ def busy(results: dict[str, dict[str, Any]]) -> str:
     if min(given) > 0.85 * max(given):
         return ""
     return (
-        "\n\nNot a fair race: the processors in use on average (last column) differ. If the machine "
-        "was\nbusy with something else, run this again."
+        "\n\nNot a fair race: the processors in use on average (last column) differ. If the machine"
+        "\nwas busy with something else, run this again."
+    )
+
+
+def options() -> argparse.Namespace:
+    """The arguments; ends the program if a package is not there."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=120, help="of training, for each model")
+    parser.add_argument("--threads", type=int, help="as many as torch takes if not given")
+    arguments = parser.parse_args()
+    if not arguments.seconds > 0:
+        parser.error(f"--seconds: expected a number above 0, got {arguments.seconds:g}")
+    lacking = [name for name in LOSSES if importlib.util.find_spec(name) is None]
+    if lacking:
+        parser.error(f"not installed: {', '.join(lacking)}; use benchmarks/run.sh training")
+    return arguments
+
+
+def heading(seconds: float, one: dict[str, Any]) -> str:
+    """The setting, and the loss of each model."""
+    losses = "\n".join(f"{name:27} {loss}" for name, loss in LOSSES.items())
+    return (
+        f"Fashion-MNIST, 28x28: 10,000 images for training, {one['images']:,} for the bound; "
+        f"{seconds:g} s each,\nbatch {one['batch']}, float32, CPU, threads: {one['threads']}, "
+        f"torch {one['torch']}\n\n{losses}"
     )
 
 
 def main() -> None:
     """Two tables, their notes, and a file with all numbers."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=120, help="of training, for each model")
-    parser.add_argument("--threads", type=int, help="as many as torch takes if not given")
-    arguments = parser.parse_args()
-    lacking = [name for name in LOSSES if importlib.util.find_spec(name) is None]
-    if lacking:
-        sys.exit(
-            f"Not installed: {', '.join(lacking)}. benchmarks/run.sh installs them and runs this"
-        )
-    if not arguments.seconds > 0:
-        sys.exit(f"--seconds: expected a number above 0, got {arguments.seconds:g}")
+    arguments = options()
     results = {name: result(name, arguments) for name in LOSSES}
-    first = results["vdm_lite"]
-    print(
-        f"Fashion-MNIST, 10,000 images 28x28 for training, {first['images']:,} for the bound; "
-        f"{arguments.seconds:g} s each,\nbatch {first['batch']}, float32, CPU, "
-        f"{first['threads']} threads, torch {first['torch']}\n"
-    )
-    print("\n".join(f"{name:27} {loss}" for name, loss in LOSSES.items()), end="\n\n")
-    print(quality(results), cost(results) + busy(results), NOTES, sep="\n\n")
+    head = heading(arguments.seconds, results["vdm_lite"])
+    print(head, quality(results), cost(results) + busy(results), NOTES, sep="\n\n")
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"training-{time.strftime('%Y%m%d-%H%M%S')}.json"
     about = {"seconds": arguments.seconds, "machine": platform.platform()}

@@ -20,6 +20,7 @@ from vdm_lite.evaluation import evaluate
 from vdm_lite.training import fit
 
 BATCH, RATE, WARMUP = 64, 1e-3, 50
+DRAWS = 2  # of a time and noise for each image
 
 
 def train(contender: Contender, seconds: float, name: str) -> tuple[nn.Module, dict[str, Any]]:
@@ -62,9 +63,9 @@ def peak_memory() -> float:
 def bound(model: nn.Module, layers: int | None) -> dict[str, Any]:
     """The bound on the test images: in continuous time, and with the layers of the own table."""
     images = data.fashion_mnist().test
-    found = evaluate(model, images, progress=True)._asdict()
+    found = evaluate(model, images, DRAWS, progress=True)._asdict()
     if layers:
-        found["own_table"] = evaluate(model, images, steps=layers, progress=True).bits_per_dim
+        found["own_table"] = evaluate(model, images, DRAWS, layers, progress=True).bits_per_dim
     return found
 
 
