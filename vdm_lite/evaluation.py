@@ -46,6 +46,8 @@ def evaluate(
     ``fabric`` has it, and the same for every model evaluated on this kind of device. In continuous
     time (``steps`` None) only the end points of a schedule matter for the bound, so times are drawn
     on the linear schedule between them: on a steep one the estimate would drown in its variance.
+    Times run through each batch in its order, so let examples come in an order that means nothing:
+    if it were that of their classes, each class would get times of its own, unseen by the error.
     Raises ``ValueError`` for fewer than two examples, as they have no standard error.
     """
     checks.require(len(data) > 1, "data", "two examples or more", len(data))

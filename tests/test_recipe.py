@@ -1,0 +1,142 @@
+"""A recipe builds what it says, survives JSON, and files of anything else are refused."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from vdm_lite import checkpoints, recipe, training
+from vdm_lite.checkpoints import CheckpointError
+from vdm_lite.diffusion import VariationalDiffusion
+from vdm_lite.likelihood import Discretized
+from vdm_lite.recipe import OUTPUTS, SCHEDULES, Recipe
+
+SMALL = Recipe(levels=4, widths=(8, 16), exponents=(1,))
+
+
+def data(channels: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(4, (4, channels, 4, 4), dtype=torch.uint8, generator=generator)
+
+
+def save(path, config) -> None:
+    checkpoints.save_weights(path, SMALL.build(), config)
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_output_and_schedule_builds_survives_json_and_has_a_bound(output, schedule):
+    made = Recipe(3, 4, (8,), 1, (), output, schedule, logsnr_max=9.0, logsnr_min=-4.0)
+    assert recipe.parse(json.loads(json.dumps(made.plain()))) == made
+    model = made.build()
+    assert (model.parameterization, model.likelihood) == (OUTPUTS[output], Discretized(4))
+    assert isinstance(model.schedule, SCHEDULES[schedule])
+    ends = model.schedule(torch.tensor([0.0, 1.0])).tolist()
+    assert ends == pytest.approx([9.0, -4.0], rel=1e-5)
+    assert model.elbo(data(3)).nelbo.isfinite().all()
+
+
+def test_the_values_reach_the_network():
+    made = Recipe(2, 4, (8, 16, 24), 2, (0, 3))
+    network = made.build().denoiser
+    assert (network.channels, network.fourier.exponents) == (2, (0, 3))
+    assert network.inner.weight.shape[:2] == (8, 10) and len(network.level.before) == 2
+    assert network.level.below.down.weight.shape[:2] == (16, 8)
+    assert network.level.below.level.below.down.weight.shape[:2] == (24, 16)
+
+
+def test_the_default_is_of_a_size_that_ships():
+    model = Recipe().build()
+    weights = sum(p.numel() for p in model.parameters())
+    assert 3e6 < 4 * weights < 4e6  # bytes in float32
+
+
+@pytest.mark.parametrize("train_ends", [False, True])
+def test_ends_of_a_learned_schedule_are_trained_on_request(train_ends):
+    schedule = Recipe(widths=(8,), schedule="learned", train_ends=train_ends).build().schedule
+    assert schedule.raw.requires_grad
+    assert schedule.logsnr_max.requires_grad == schedule.logsnr_min.requires_grad == train_ends
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"channels": 0}, "channels: expected a whole number >= 1, got 0"),
+        ({"levels": 2.5}, "levels: expected a whole number"),
+        ({"blocks": 0}, "blocks: expected a whole number"),
+        ({"widths": ()}, r"widths: expected one width or more, got \(\)"),
+        ({"widths": (8, 0)}, "widths: expected a whole number >= 1, got 0"),
+        ({"output": "noises"}, "output: expected one of noise, image, .* got noises"),
+        ({"schedule": "quadratic"}, "schedule: expected one of linear, .* got quadratic"),
+        ({"train_ends": True}, "train_ends: expected schedule learned, got linear"),
+    ],
+)
+def test_values_that_do_not_fit_are_named(values, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**values)
+
+
+def test_ends_in_the_wrong_order_are_named_when_it_is_built():
+    with pytest.raises(ValueError, match="logsnr_max > logsnr_min"):
+        Recipe(logsnr_max=-6.0).build()
+
+
+def test_values_of_anything_else_are_no_recipe():
+    with pytest.raises(ValueError, match=r"recipe: expected the fields of Recipe, got \['width'\]"):
+        recipe.parse({"width": 3})
+
+
+def test_a_checkpoint_gives_the_averaged_model(tmp_path):
+    torch.manual_seed(1)
+    model, file = SMALL.build(), tmp_path / "run"
+    config = {"model": SMALL.plain()}
+    run = training.fit(
+        model, data(), 3, 2, ema_decay=0.3, checkpoint=file, config=config, progress=False
+    )
+    averaged = list(run)[-1].averaged
+    loaded = recipe.load(file)
+    state, wanted = loaded.state_dict(), averaged.state_dict()
+    assert state.keys() == wanted.keys()
+    assert all(torch.equal(state[name], wanted[name]) for name in wanted)
+    assert not torch.equal(loaded.denoiser.outer.weight, model.denoiser.outer.weight)
+    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+    bounds = [
+        m.elbo(data(), generator=torch.Generator().manual_seed(0)) for m in (loaded, averaged)
+    ]
+    assert torch.equal(bounds[0].nelbo, bounds[1].nelbo)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"model": None}, {"model": 3}, {"model": {"width": 3}}, [], {"model": {"widths": [0]}}],
+)
+def test_a_file_without_a_recipe_is_refused(tmp_path, config):
+    checkpoints.write(tmp_path / "w", {}, {"config": config})
+    with pytest.raises(CheckpointError, match="w: expected a checkpoint of vdm-lite train, got"):
+        recipe.load(tmp_path / "w")
+
+
+@pytest.mark.parametrize(
+    "change", [{"widths": (8, 24)}, {"blocks": 2}, {"exponents": ()}, {"schedule": "learned"}]
+)
+def test_weights_of_another_architecture_are_refused(tmp_path, change):
+    values = {**SMALL.plain(), **change}
+    save(tmp_path / "w", {"model": values})
+    with pytest.raises(CheckpointError, match=r"w: expected \S+ to be .* as in Variational"):
+        recipe.load(tmp_path / "w")
+
+
+def test_foreign_and_truncated_and_missing_files_are_refused(tmp_path):
+    file = tmp_path / "w"
+    with pytest.raises(CheckpointError, match="no such file"):
+        recipe.load(file)
+    save(file, {"model": SMALL.plain()})
+    assert isinstance(recipe.load(file), VariationalDiffusion)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="complete safetensors file"):
+        recipe.load(file)
+    save_file(nn.Linear(1, 1).state_dict(), file)
+    with pytest.raises(CheckpointError, match="metadata of the format"):
+        recipe.load(file)
