@@ -4,6 +4,7 @@ import json
 import random
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from conftest import missing
 from playwright.sync_api import Page
 from torch import Tensor
 
-from vdm_lite import elbo, parameterization, samplers, schedules
+from vdm_lite import elbo, onnx, parameterization, recipe, samplers, schedules
 from vdm_lite.counter import Counter
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.experiments.denoiser import WEIGHTS
@@ -485,3 +486,26 @@ def test_build_says_what_is_missing(tmp_path, caplog):
     browser_denoiser.assemble(tmp_path, tmp_path / "cache", tmp_path / "site")
     assert "npm" in json.loads((tmp_path / "site" / "denoiser.json").read_text())["missing"]
     assert sorted(path.name for path in (tmp_path / "site").iterdir()) == ["denoiser.json"]
+
+
+def test_build_exports_again_when_weights_or_code_have_changed(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(recipe, "load", lambda path: path.read_bytes())
+
+    def export(weights: bytes, path: Path, shape: tuple[int, ...]) -> None:
+        made.append(weights)
+        path.parent.mkdir()
+        path.write_bytes(weights)
+
+    monkeypatch.setattr(onnx, "export", export)
+    names = [browser_denoiser.WEIGHTS, *(f"vdm_lite/{n}" for n in browser_denoiser.SOURCES)]
+    files = [tmp_path / name for name in names]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("first")
+    for file in files:
+        path = browser_denoiser.exported(tmp_path, tmp_path / "cache")
+        assert browser_denoiser.exported(tmp_path, tmp_path / "cache") == path
+        assert list(path.parent.iterdir()) == [path]
+        file.write_text("second")
+    assert made == [b"first", *[b"second"] * (len(files) - 1)]

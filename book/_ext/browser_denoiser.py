@@ -39,6 +39,7 @@ def exported(root: Path, cache: Path) -> Path:
         from vdm_lite import onnx, recipe
 
         logger.info("Exporting the denoiser for the browser")
+        shutil.rmtree(cache, ignore_errors=True)
         onnx.export(recipe.load(root / WEIGHTS), path, SHAPE)
     return path
 
