@@ -28,10 +28,11 @@ LOSSES = {
 }
 NOTES = """\
 bits/dim = prior + reconstruction + diffusion: the bound on -log2 p(x), ± its standard error over
-the images. It is what our model is trained for, and no peer is: their usual losses weigh noise
-levels for the look of samples, which nothing here measures. The levels that they leave out at the
-clean end (see logsnr) come back as reconstruction. Packages with 1,000 noise levels are asked
-between them, too; "own table" is their bound with those levels alone, as T = 999 layers.
+the images (too large early on: it takes the spread of a batch over noise levels for chance). It is
+what our model is trained for, and no peer is: their usual losses weigh noise levels for the look of
+samples, which nothing here measures. The levels that they leave out at the clean end (see logsnr)
+come back as reconstruction. Packages with 1,000 noise levels are asked between them, too; "own
+table" is their bound with those levels alone, as T = 999 layers.
 Loss, noise levels, output and U-Net differ all at once: this compares each package as it comes. One
 learning rate serves all; the peers' examples take smaller ones for much longer runs. Minutes of
 training say how fast a model gets going, not how good it gets.
