@@ -21,6 +21,7 @@ import { makeSchedule } from "./schedules.js";
 const PICTURE_SIDE = 28;
 const PICTURE_SIZE = PICTURE_SIDE ** 2;
 const NO_PICTURE = new Float32Array(PICTURE_SIZE);
+const DRAW_EVERY = 50; // milliseconds: to draw costs as much as a step
 const SAMPLING_ELSEWHERE = "In a notebook, vdm_lite.samplers.sample draws pictures.";
 
 /** The start of a run: z_1 is noise, or the noisiest latent of a known picture. */
@@ -70,7 +71,7 @@ export async function finishRun(predict, state, tell) {
   while (stepsLeft(run) > 0) {
     const eps = await predict(run.latents.at(-1), run.levels[run.guesses.length]);
     run = advanceRun(run, Array.from(eps), state);
-    if (tell(run) === false) break;
+    if (!tell(run)) break;
   }
   return run;
 }
@@ -208,11 +209,15 @@ export function render({ model, el }) {
     const mine = (going = {});
     main.textContent = "Stop";
     ui.say("");
+    let drawn = 0;
     try {
       await finishRun(predict, ui.state(), (next) => {
         if (going !== mine) return false;
         run = next;
+        if (performance.now() - drawn < DRAW_EVERY && stepsLeft(run) > 0) return true;
+        drawn = performance.now();
         ui.update();
+        return true;
       });
     } catch (error) {
       if (going === mine) ui.say(`The denoiser did not answer: ${error.message}.`);
