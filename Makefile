@@ -27,12 +27,12 @@ test: .venv/.referees book ## check the style, run all tests and every notebook
 	@$(BIN)/ruff format --check .
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m pytest -n auto --maxprocesses=4 \
 	  --dist=loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=120 tests notebooks
-	@echo "All tests passed. To time the library beside its peers: make bench"
+	@echo "All tests passed. To compare the library with its peers: make bench"
 
 mutate: .venv/.referees ## break the library on purpose: each equation's tests must notice (SAMPLE=4)
 	@OMP_NUM_THREADS=1 $(BIN)/python tools/mutate.py $(if $(SAMPLE),--sample $(SAMPLE))
 
-bench: book ## time the library beside its peers, and the widgets in Chromium
+bench: book ## compare the library with its peers (speed, bits/dim) and time the widgets in Chromium
 	@bash benchmarks/run.sh
 	@$(BIN)/python benchmarks/widgets.py
 
