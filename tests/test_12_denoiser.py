@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from vdm_lite import data, exact, gaussian, nets, plots, training
+from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.evaluation import evaluate
 from vdm_lite.experiments import denoiser as experiment
 from vdm_lite.likelihood import Discretized
@@ -141,6 +142,7 @@ def test_the_block_adds_what_the_noise_level_scales_and_shifts():
 @pytest.mark.equation("eq-attention")
 def test_attention_mixes_the_values_of_all_pixels():
     part, h = stirred(Attention(8)), 3 * drawn(2, 8, 3, 5)
+    assert part.qkv.weight.shape == (24, 8, 1, 1) and part.heads == 4
     normal = F.group_norm(h, 8, part.norm.weight, part.norm.bias).flatten(2)
     weight = part.qkv.weight[:, :, 0, 0]
     qkv = weight @ normal + part.qkv.bias[:, None]  # (B, 24, 15)
@@ -194,6 +196,10 @@ def unet_cost(size: int, channels: int, widths: tuple[int, ...], blocks: int) ->
 )
 def test_multiply_adds_of_the_u_net(size, channels, widths, blocks):
     net = nets.UNet(channels, widths, blocks, (6, 7))
+    layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    kernels = 54 * channels * widths[0] + 36 * blocks * sum(w**2 for w in widths)
+    kernels += sum(8 * a * b for a, b in pairwise(widths)) + 4 * widths[-1] ** 2
+    assert sum(layer.weight.numel() for layer in layers) == kernels
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(torch.zeros(1, channels, size, size), torch.zeros(1))
     counted = {str(kind): n for kind, n in counter.get_flop_counts()["Global"].items()}
@@ -276,6 +282,18 @@ def test_the_plain_loop_is_fit():
     assert_close(dict(plain.named_parameters()), dict(fitted.named_parameters()))
 
 
+def by_formula(model: VariationalDiffusion, batch: Tensor) -> Tensor:
+    """The losses of a batch from plain formulas and torch's own random numbers."""
+    generator = torch.Generator().manual_seed(3)
+    u = torch.rand((), generator=generator, dtype=FLOAT)
+    eps = torch.randn(batch.shape, generator=generator, dtype=FLOAT)
+    logsnr = 13.3 - 18.3 * ((u + torch.arange(len(batch)) / len(batch)) % 1)
+    alpha, sigma = (torch.sigmoid(sign * logsnr).sqrt().view(-1, 1, 1, 1) for sign in (1, -1))
+    x = (2 * batch.double() + 1) / 256 - 1
+    missed = model.denoiser(alpha * x + sigma * eps, logsnr) - eps
+    return 0.5 * 18.3 * missed.square().sum((1, 2, 3)).detach()
+
+
 @pytest.mark.equation("eq-shares")
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_shares_have_the_losses_and_the_gradient_of_the_whole_batch(ranks):
@@ -290,6 +308,7 @@ def test_shares_have_the_losses_and_the_gradient_of_the_whole_batch(ranks):
         return losses.detach(), list(torch.autograd.grad(losses.mean(), weights))
 
     whole, want = gradient(batch, torch.Generator().manual_seed(3))
+    assert_close(whole, by_formula(model, batch), rtol=1e-5, atol=0)
     parts = [
         gradient(batch[r::ranks], Share(torch.Generator().manual_seed(3), r, ranks))
         for r in range(ranks)

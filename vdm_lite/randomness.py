@@ -65,8 +65,8 @@ class Share:
 
     Every process draws the numbers of the whole batch from a generator in the same state, and
     keeps the rows ``index, index + shares, …``. So a batch that is shared out is made of the same
-    numbers as one that is not, and the generators stay in step. Single numbers, of shape (), are
-    the same for all. Raises ``ValueError`` unless ``0 <= index < shares``.
+    numbers as one that is not (eq-shares), and the generators stay in step. Single numbers, of
+    shape (), are the same for all. Raises ``ValueError`` unless ``0 <= index < shares``.
     """
 
     def __init__(self, generator: torch.Generator, index: int, shares: int) -> None:

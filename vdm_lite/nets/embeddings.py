@@ -16,7 +16,8 @@ from vdm_lite import checks
 class FourierFeatures(nn.Module):
     r"""Append sin(2^n pi z), cos(2^n pi z) for each n in ``exponents`` to z, on the channel axis.
 
-    They let a convolution see where in the grid of levels a number lies. Data in [-1, 1] with K
+    They let a convolution see where in the grid of levels a number lies (eq-fourier-features), as
+    long as noise leaves them a part of their amplitude (eq-feature-fade). Data in [-1, 1] with K
     levels are 2 / K apart: the exponent log2(K) has a period of one level, log2(K) - 1 of two. The
     default is for 8-bit images (Kingma et al. 2021).
 
@@ -40,8 +41,8 @@ class LogsnrEmbedding(nn.Module):
     r"""Embed logsnr: sinusoids, then a two-layer perceptron. () or (B,) -> (1, dim) or (B, dim).
 
     The sinusoids are sin(w_k logsnr), cos(w_k logsnr) with w_k = 80^{k / (n - 1)} / 20, k < n = 32:
-    from 1/20, where sin is monotone over all of [-20, 20], to 4, a period of about 1.6 nats.
-    Computed outside autocast: in bfloat16 the fast sinusoids would lose the position.
+    from 1/20, where sin is monotone over all of [-20, 20], to 4, a period of about 1.6 nats
+    (eq-sinusoids). Computed outside autocast: in bfloat16 the fast ones would lose the position.
     """
 
     sinusoids = 32

@@ -19,7 +19,7 @@ from vdm_lite.nets.embeddings import FourierFeatures, LogsnrEmbedding, check_inp
 class Block(nn.Module):
     """h + conv(silu((1 + scale) conv(norm(h)) + shift)), scale and shift linear in the embedding.
 
-    The second convolution starts at zero, so that the block starts as the identity.
+    The second convolution starts at zero, so that the block starts as the identity (eq-block).
     """
 
     def __init__(self, width: int, embedding: int) -> None:
@@ -35,7 +35,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention among the pixels of h; starts at zero."""
+    """Self-attention among the pixels of h (eq-attention); starts at zero."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ def averaged(model: nn.Module, decay: float = 0.999) -> AveragedModel:
     """Exponential moving average of the weights, with warm-up.
 
     The n-th update uses the decay min(decay, (1+n)/(10+n)): a short run is not averaged with its
-    own random start. Evaluate ``.module``.
+    own random start (eq-ema-warmup). Evaluate ``.module``.
     """
 
     def average(ema: list[Tensor], current: list[Tensor], n: Tensor | int) -> None:
