@@ -4,9 +4,12 @@ The book's site runs the shipped denoiser in the reader's browser this way. Need
 ``vdm-lite[export]``.
 """
 
+import contextlib
 import importlib.util
 import logging
 import os
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -39,20 +42,24 @@ def export(model: VariationalDiffusion, path: str | os.PathLike, shape: tuple[in
 def _graph(denoiser: torch.nn.Module, z: torch.Tensor, logsnr: torch.Tensor) -> bytes:
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-    # The exporter warns of each operator of torchvision, which is not needed here.
+    names = {"input_names": list(INPUTS), "output_names": list(OUTPUTS)}
+    with _quiet():
+        program = torch.onnx.export(
+            denoiser.eval(), (z, logsnr), **names, dynamo=True, verbose=False
+        )
+    ClearMetadataAndDocStringPass()(program.model)  # where each line of the source stood
+    return program.model_proto.SerializeToString()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's words on its own insides and on torchvision, not needed here."""
     log = logging.getLogger("torch.onnx._internal.exporter._registration")
     before = log.level
     log.setLevel(logging.ERROR)
     try:
-        program = torch.onnx.export(
-            denoiser.eval(),
-            (z, logsnr),
-            input_names=list(INPUTS),
-            output_names=list(OUTPUTS),
-            dynamo=True,
-            verbose=False,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         log.setLevel(before)
-    ClearMetadataAndDocStringPass()(program.model)  # where each line of the source stood
-    return program.model_proto.SerializeToString()
