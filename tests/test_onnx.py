@@ -47,6 +47,7 @@ def test_same_output_at_all_levels(exported, referee):
 
 def test_one_small_file_that_names_no_folder(exported):
     model, path = exported
+    assert model.training  # the model is left as it was
     weights = sum(4 * each.numel() for each in model.denoiser.parameters())
     assert [each.name for each in path.parent.iterdir()] == [path.name]
     assert path.stat().st_size < 1.05 * weights + 50_000

@@ -10,6 +10,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -45,7 +46,7 @@ def _graph(denoiser: torch.nn.Module, z: torch.Tensor, logsnr: torch.Tensor) -> 
     names = {"input_names": list(INPUTS), "output_names": list(OUTPUTS)}
     with _quiet():
         program = torch.onnx.export(
-            denoiser.eval(), (z, logsnr), **names, dynamo=True, verbose=False
+            deepcopy(denoiser).eval(), (z, logsnr), **names, dynamo=True, verbose=False
         )
     ClearMetadataAndDocStringPass()(program.model)  # where each line of the source stood
     return program.model_proto.SerializeToString()
