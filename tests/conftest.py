@@ -9,6 +9,7 @@ from typing import Any
 
 import browsing
 import hypothesis
+import processes
 import pytest
 import torch
 
@@ -41,6 +42,14 @@ def referee() -> Callable[[str], ModuleType]:
         return importlib.import_module(name)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[processes.Server]:
+    """Run ``vdm-lite`` in one process of its own, or in several."""
+    server = processes.Server(tmp_path_factory.mktemp("processes"))
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from vdm_lite import times, weighting
 from vdm_lite.recipe import OUTPUTS, SCHEDULES, Recipe
@@ -30,29 +31,55 @@ STRATEGIES = ("auto", "ddp", "fsdp")
 STEPS = {"ancestral": ancestral_step, "ddim": ddim_step}
 
 
-class _Form(argparse.ArgumentDefaultsHelpFormatter):
-    """Options with a default show it; those without, whose help says what holds, show none."""
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, without the page of usage that ``--help`` gives."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} ({self.prog} --help explains)\n")
+
+
+class _Form(argparse.HelpFormatter):
+    """Choices stand in the help and not in its margin; a default is shown where there is one."""
+
+    def _metavar_formatter(self, action: argparse.Action, default: str) -> Callable:
+        kinds = {Path: "PATH", int: "N", count: "N", whole: "N", positive: "X", share: "X"}
+        kinds[float] = "X"
+        action.metavar = action.metavar or ("NAME" if action.choices else kinds.get(action.type))
+        return super()._metavar_formatter(action, default)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        shown = action.default not in (None, False, argparse.SUPPRESS)
-        return super()._get_help_string(action) if shown else action.help
+        text = action.help
+        if action.choices:
+            text += f": {', '.join(action.choices)}"
+        if isinstance(action.default, tuple):
+            return f"{text} (default: {' '.join(map(str, action.default))})"
+        shown = isinstance(action.default, str | int | float) and action.default is not False
+        return f"{text} (default: {action.default})" if shown and action.nargs != 0 else text
 
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    whole = argparse.ArgumentParser(
+    whole = _Parser(
         prog="vdm-lite", description="Train, evaluate and sample variational diffusion models."
     )
     commands = whole.add_subparsers(dest="command", required=True, metavar="train|evaluate|sample")
-    _train(_command(commands, "train", "train a diffusion of images on its evidence lower bound"))
-    _evaluate(_command(commands, "evaluate", "bits/dim of a checkpoint, with its standard error"))
-    _sample(_command(commands, "sample", "draw images from a checkpoint into a PNG"))
+    _train(_command(commands, "train", "train a diffusion of images on its evidence lower bound",
+                    "--out PATH"))  # fmt: skip
+    _evaluate(_command(commands, "evaluate", "bits/dim of a checkpoint, with its standard error",
+                       "--checkpoint PATH"))  # fmt: skip
+    _sample(_command(commands, "sample", "draw images from a checkpoint into a PNG",
+                     "--checkpoint PATH --out PATH"))  # fmt: skip
     return whole
 
 
-def _command(commands: argparse._SubParsersAction, name: str, what: str) -> argparse.ArgumentParser:
+def _command(
+    commands: argparse._SubParsersAction, name: str, what: str, needed: str
+) -> argparse.ArgumentParser:
     about = what[0].upper() + what[1:] + "."
-    return commands.add_parser(name, help=what, description=about, formatter_class=_Form)
+    usage = f"vdm-lite {name} {needed} [options]"
+    return commands.add_parser(
+        name, help=what, usage=usage, description=about, formatter_class=_Form
+    )
 
 
 def _train(p: argparse.ArgumentParser) -> None:
@@ -60,19 +87,19 @@ def _train(p: argparse.ArgumentParser) -> None:
     group.add_argument("--data", choices=DATA, default=DATA[0], help="what to learn")
     _folder(group)
     group.add_argument(
-        "--held-out", type=count, metavar="N", help="training images kept for evaluation, the last "
+        "--held-out", type=count, help="training images kept for evaluation, the last "
         "ones (default: a tenth, at most 5000)"
     )  # fmt: skip
 
     like = Recipe()
     group = p.add_argument_group("model")
     group.add_argument(
-        "--widths", type=count, nargs="+", default=like.widths, metavar="N",
+        "--widths", type=count, nargs="+", default=like.widths,
         help="channels of the U-Net at full resolution, at half, at a quarter, ...",
     )  # fmt: skip
     group.add_argument("--blocks", type=count, default=like.blocks, help="blocks at each, each way")
     group.add_argument(
-        "--fourier", type=int, nargs="*", metavar="N",
+        "--fourier", type=int, nargs="*",
         help="exponents n of the features sin(2^n pi z) and cos (default: periods of two and four "
         "levels of the data; none if nothing follows)",
     )  # fmt: skip
@@ -105,14 +132,14 @@ def _train(p: argparse.ArgumentParser) -> None:
     group = p.add_argument_group("engine (Lightning Fabric; works under torchrun)")
     _device(group)
     group.add_argument(
-        "--devices", type=count, metavar="N", help="how many, on each machine (default: 1, or what "
+        "--devices", type=count, help="how many, on each machine (default: 1, or what "
         "torchrun started)"
     )  # fmt: skip
-    group.add_argument("--nodes", type=count, metavar="N", help="how many machines (default: same)")
+    group.add_argument("--nodes", type=count, help="how many machines (default: likewise)")
     group.add_argument("--strategy", choices=STRATEGIES, default="auto", help="of many")
     group.add_argument(
         "--precision", choices=("32-true", "bf16-mixed"), default="32-true",
-        help="of the network's arithmetic; noise levels and costs are always in float32",
+        help="of the network's arithmetic; noise levels and costs stay in float32",
     )  # fmt: skip
     group.add_argument("--compile", action="store_true", help="compile the network (torch.compile)")
 
@@ -127,7 +154,7 @@ def _train(p: argparse.ArgumentParser) -> None:
 
 def _evaluate(p: argparse.ArgumentParser) -> None:
     _checkpoint(p)
-    p.add_argument("--data", choices=DATA, help="(default: what it was trained on)")
+    p.add_argument("--data", choices=DATA, help="what to measure on, if not on its own")
     _folder(p)
     p.add_argument("--split", choices=("test", "held-out"), default="test", help="which images")
     p.add_argument("--draws", type=count, default=10, help="times and noises for each image")

@@ -21,9 +21,18 @@ def images(name: str, folder: Path | None, download: bool) -> Images:
     if fetched:
         return data.torchvision_images(name, folder or Path("datasets"), download)
     if name == "fashion-mnist":
-        return data.fashion_mnist(folder or DEBIAN)
+        return _original(folder or DEBIAN)
     checks.require(folder is None, "--folder", f"none, as {name} comes with the library", folder)
     return data.digits() if name == "digits" else data.fashion_mnist()
+
+
+def _original(folder: Path) -> Images:
+    try:
+        return data.fashion_mnist(folder)
+    except (ValueError, OSError) as error:
+        advice = "give the folder of the four original .gz files, install Debian's package "
+        advice += "dataset-fashion-mnist, or take --data fashion-mnist-subset"
+        raise ValueError(f"--{error}; {advice}") from error
 
 
 def held_out(source: Images, number: int | None) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vdm_lite import checkpoints, checks
+from vdm_lite.checkpoints import CheckpointError
 from vdm_lite.command import engines, options, pictures, sources
 from vdm_lite.command.journal import Journal
 from vdm_lite.command.sampling import draw
@@ -44,7 +45,11 @@ def run(given: argparse.Namespace) -> int:
     model = recipe.build()
     config = _config(given, recipe, source, len(held_out))
     with engines.stopping(engine) as stopped:
-        steps = _fit(given, model, train, config, engine, stopped)
+        try:
+            steps = _fit(given, model, train, config, engine, stopped)
+        except CheckpointError as error:
+            advice = "go on with the options of that run, or start another in another --out"
+            raise ValueError(f"{error}; {advice}") from error
         reached = _watch(given, steps, held_out, engine)
     if engine.is_global_zero:
         _report(given, reached, config)
