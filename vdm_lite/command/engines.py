@@ -3,7 +3,6 @@
 import argparse
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -79,20 +78,22 @@ def stopping(engine: "Fabric") -> Iterator[Callable[[], bool]]:
 
     The first asks the run to end after its step, with a checkpoint; the second ends it at once.
     """
-    asked, since = torch.zeros((), device=engine.device), None
+    since = None
 
+    # It comes in the midst of anything: of a transformed function, which forbids to change tensors,
+    # or of a print. So it does neither.
     def ask(_number: int, _frame: FrameType | None) -> None:
         nonlocal since
         # A terminal tells all processes, and a launcher tells its own once more: that is one time.
         if since is not None and time.monotonic() - since > 2:
             raise KeyboardInterrupt
         if since is None and engine.is_global_zero:
-            print("\nStopping after this step; once more to stop at once", file=sys.stderr)
-        asked.fill_(1)
+            os.write(2, b"\nStopping after this step; once more to stop at once\n")
         since = since or time.monotonic()
 
     def stopped() -> bool:
-        return bool(engine.all_reduce(asked.clone(), reduce_op="sum") > 0)
+        asked = torch.tensor(float(since is not None), device=engine.device)
+        return bool(engine.all_reduce(asked, reduce_op="sum") > 0)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
