@@ -19,6 +19,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHO
 SERVER = """
 import json, os, resource, signal, socket, sys
 import lightning_fabric, sklearn.datasets, torch, torch.utils.tensorboard
+import torch.distributed.fsdp, torch.distributed.tensor
 from vdm_lite import command
 from vdm_lite.recipe import Recipe
 from vdm_lite.training import fitting
