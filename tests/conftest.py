@@ -44,6 +44,15 @@ def referee() -> Callable[[str], ModuleType]:
     return load
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """As many threads here as in the processes of ``launch``: with others, sums round otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[processes.Server]:
     """Run ``vdm-lite`` in one process of its own, or in several."""

@@ -32,6 +32,7 @@ from vdm_lite.training.fitting import Objective
 TINY = "--device cpu --data digits --widths 4 8 --batch-size 8 --held-out 20 --images 0 --warmup 5"
 TINY += " --evaluate-every 1000 --decay 0"
 LEARNING = ("--schedule", "learned", "--times", "adaptive")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def arguments(out: Path, *more: object) -> list[str]:

@@ -19,6 +19,7 @@ from vdm_lite.command import journal
 TINY = "--device cpu --data digits --widths 4 8 --batch-size 8 --held-out 20 --images 0 --warmup 2"
 TINY += " --steps 6 --every 3 --log-every 1 --evaluate-every 3 --decay 0"
 LEARNING = ("--schedule", "learned", "--times", "adaptive")
+pytestmark = pytest.mark.usefixtures("one_thread")
 ENDS = ("--schedule", "learned", "--train-ends")
 CASES = {
     "plain": ("--images", "2"),
@@ -39,7 +40,7 @@ def arguments(out: Path, *more: object) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(one_thread, tmp_path_factory):
     """The folder of a run of one process with these options."""
     made = {}
 
