@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vdm_lite import gaussian
+from vdm_lite.config import ModelConfig
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.likelihood import Discretized
 from vdm_lite.parameterization import NOISE, VELOCITY, Parameterization
-from vdm_lite.recipe import Recipe
 from vdm_lite.schedules import Schedule
 
 LEVELS = Discretized(256)
@@ -101,8 +101,8 @@ class Contender(NamedTuple):
 
 
 def vdm_lite() -> Contender:
-    """Ours: the default recipe, trained on the bound's diffusion term."""
-    model = Recipe().build()
+    """Ours: the default model, trained on the bound's diffusion term."""
+    model = ModelConfig().build()
     return Contender(model, model.loss)
 
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import torch
 
 import vdm_lite
-from vdm_lite import checkpoints, recipe
+from vdm_lite import checkpoints
+from vdm_lite.config import ModelConfig
 
 ROOT = Path(vdm_lite.__file__).parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
@@ -21,11 +22,11 @@ import json, os, resource, signal, socket, sys
 import lightning_fabric, sklearn.datasets, torch, torch.utils.tensorboard
 import torch.distributed.fsdp, torch.distributed.tensor
 from vdm_lite import command
-from vdm_lite.recipe import Recipe
+from vdm_lite.config import ModelConfig
 from vdm_lite.training import fitting
 
 # What is imported at the first use: now, and not once for each command.
-model = Recipe(levels=17, widths=(8,)).build()
+model = ModelConfig(levels=17, widths=(8,)).build()
 with torch.no_grad():
     model.loss(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
 torch.optim.AdamW(model.parameters()).step()
@@ -97,7 +98,7 @@ def distance(a: Path, b: Path) -> float:
     found, metadata = checkpoints.read(a / "checkpoint.safetensors")
     other, _ = checkpoints.read(b / "checkpoint.safetensors")
     torch.manual_seed(metadata["seed"])
-    start = recipe.parse(metadata["config"]["model"]).build().state_dict()
+    start = ModelConfig.parse(metadata["config"]["model"]).build().state_dict()
     apart = way = 0.0
     for name, t in start.items():
         for part in ("model.", "ema."):

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from vdm_lite import data, exact, gaussian, nets, plots, training
+from vdm_lite.config import ModelConfig
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.evaluation import evaluate
 from vdm_lite.experiments import denoiser as experiment
@@ -20,7 +21,6 @@ from vdm_lite.likelihood import Discretized
 from vdm_lite.nets.unet import Attention, Block
 from vdm_lite.plots import denoisers as figures
 from vdm_lite.randomness import Share
-from vdm_lite.recipe import Recipe
 
 FLOAT = torch.float64
 LEVEL = 2 / 256  # the distance of two gray levels
@@ -208,7 +208,7 @@ def test_multiply_adds_of_the_u_net(size, channels, widths, blocks):
 
 
 def test_the_numbers_of_the_shipped_network():
-    net = Recipe().build().denoiser
+    net = ModelConfig().build().denoiser
     assert sum(weight.numel() for weight in net.parameters()) == 882_017
     cost = unet_cost(28, 1, (48, 80, 96), 1)
     assert round(cost / 1e6) == 139
@@ -219,7 +219,7 @@ def test_the_numbers_of_the_shipped_network():
 @pytest.mark.equation("eq-first-loss")
 @pytest.mark.parametrize("ends", [(13.3, -5.0), (9.0, -10.0)])
 def test_the_first_loss_is_known(ends):
-    model = Recipe(widths=(8, 16), logsnr_max=ends[0], logsnr_min=ends[1]).build()
+    model = ModelConfig(widths=(8, 16), logsnr_max=ends[0], logsnr_min=ends[1]).build()
     images = data.fashion_mnist().test[:400]
     report = evaluate(model, images, draws=4)
     predicted = (ends[0] - ends[1]) / (2 * math.log(2))
@@ -266,7 +266,7 @@ def test_the_average_is_over_the_last_tenth_of_the_run():
 
 def test_the_plain_loop_is_fit():
     images = data.fashion_mnist().train[:64]
-    plain, fitted = (torch.manual_seed(0) and Recipe(widths=(8, 16)).build() for _ in range(2))
+    plain, fitted = (torch.manual_seed(0) and ModelConfig(widths=(8, 16)).build() for _ in range(2))
     optimizer = torch.optim.AdamW(plain.parameters(), 2e-3)
     generator = torch.Generator().manual_seed(0)
     for k in range(6):
@@ -297,7 +297,7 @@ def by_formula(model: VariationalDiffusion, batch: Tensor) -> Tensor:
 @pytest.mark.equation("eq-shares")
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_shares_have_the_losses_and_the_gradient_of_the_whole_batch(ranks):
-    model = Recipe(widths=(8, 16)).build().double()
+    model = ModelConfig(widths=(8, 16)).build().double()
     generator = torch.Generator().manual_seed(7)
     for weight in model.parameters():
         weight.data += 0.1 * torch.randn(weight.shape, generator=generator, dtype=FLOAT)

@@ -17,13 +17,13 @@ from processes import distance
 from safetensors.torch import save_file
 from torch import nn
 
-from vdm_lite import checkpoints, command, data, evaluation, recipe, times, weighting
+from vdm_lite import checkpoints, command, data, evaluation, times, weighting
 from vdm_lite.command import journal, options, pictures, sources
 from vdm_lite.command import training as train_command
+from vdm_lite.config import OUTPUTS, ModelConfig, load_model
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.likelihood import Discretized
 from vdm_lite.nets import UNet
-from vdm_lite.recipe import OUTPUTS, Recipe
 from vdm_lite.samplers import ancestral_step, ddim_step, sample
 from vdm_lite.schedules import Learned, Linear
 from vdm_lite.training import batch_indices
@@ -191,8 +191,8 @@ def test_time_samplers_reach_the_loss(caught, name):
 def test_the_model_is_the_one_described(caught):
     more = "--widths 8 16 24 --blocks 2 --output velocity --schedule cosine"
     got = caught(*more.split(), "--logsnr-max", 9, "--logsnr-min", -4, "--fourier", 0, 2)
-    wanted = Recipe(1, 17, (8, 16, 24), 2, (0, 2), "velocity", "cosine", 9.0, -4.0)
-    assert recipe.parse(got["config"]["model"]) == wanted
+    wanted = ModelConfig(1, 17, (8, 16, 24), 2, (0, 2), "velocity", "cosine", 9.0, -4.0)
+    assert ModelConfig.parse(got["config"]["model"]) == wanted
     model = got["model"]
     assert model.parameterization is OUTPUTS["velocity"] and model.likelihood == Discretized(17)
     shape = {"name": "digits", "shape": [1, 8, 8], "levels": 17, "held_out": 20}
@@ -205,7 +205,7 @@ def test_features_fit_the_levels_of_the_data_unless_said_otherwise(caught):
     assert caught()["model"].denoiser.fourier.exponents == (2, 3)  # 2^-3: two of 17 levels
     assert caught("--fourier")["model"].denoiser.fourier.exponents == ()
     subset = caught("--data", "fashion-mnist-subset")["model"]
-    assert subset.denoiser.fourier.exponents == Recipe().exponents
+    assert subset.denoiser.fourier.exponents == ModelConfig().exponents
 
 
 def test_the_seed_makes_the_weights(caught):
@@ -290,14 +290,14 @@ def test_parts_of_a_batch_make_the_whole(tmp_path, more):
 def test_learned_schedule_ends_and_adaptive_times_are_trained(tmp_path):
     more = ("--schedule", "learned", "--train-ends", "--lr", 0.01)
     assert command.main(arguments(tmp_path / "ends", "--steps", 5, *more)) == 0
-    schedule = recipe.load(tmp_path / "ends" / "weights.safetensors").schedule
+    schedule = load_model(tmp_path / "ends" / "weights.safetensors").schedule
     moved = torch.stack([schedule.logsnr_max - 13.3, schedule.logsnr_min + 5, schedule.raw.std()])
     assert (moved.abs() > 1e-4).all()
     assert command.main(arguments(tmp_path / "times", "--steps", 5, *LEARNING)) == 0
     kept = tensors(tmp_path / "times")
     seen = sum(8 * 0.999**k for k in range(5))
     assert kept["keep.visits"].sum().item() == pytest.approx(seen, rel=1e-5)
-    ends = recipe.load(tmp_path / "times" / "weights.safetensors").schedule
+    ends = load_model(tmp_path / "times" / "weights.safetensors").schedule
     assert (ends.logsnr_max, ends.logsnr_min) == (pytest.approx(13.3), pytest.approx(-5))
 
 
@@ -331,7 +331,7 @@ def test_the_log_has_a_row_for_each_step_asked_for(finished):
     last = rows[-1]
     parts = last["prior"] + last["reconstruction"] + last["diffusion"]
     assert parts == pytest.approx(last["bits_per_dim"], rel=1e-4)
-    model = recipe.load(finished / "weights.safetensors")
+    model = load_model(finished / "weights.safetensors")
     report = evaluation.evaluate(model, data.digits().train[-20:])
     for name in costs:
         assert last[name] == pytest.approx(getattr(report, name), rel=1e-4), name
@@ -359,7 +359,7 @@ def test_tensorboard_shows_the_rows_of_the_log(finished):
 def test_sample_grids_show_what_the_model_draws(finished):
     files = sorted(path.name for path in (finished / "samples").iterdir())
     assert files == ["step_0000003.png", "step_0000006.png"]
-    model = recipe.load(finished / "weights.safetensors")
+    model = load_model(finished / "weights.safetensors")
     *_, last = sample(model, (5, 1, 8, 8), 100, generator=torch.Generator().manual_seed(3))
     check_grid(finished / "samples" / files[1], model.likelihood.decode(last.x_hat))
 
@@ -409,7 +409,7 @@ def test_evaluate_prints_what_the_library_computes(finished, tmp_path, capsys):
     given = ("evaluate", "--checkpoint", finished / "weights.safetensors", *more, "--json", file)
     assert command.main([*map(str, given), "--batch-size", "100", "--device", "cpu"]) == 0
     out, err = capsys.readouterr()
-    model, images = recipe.load(finished / "checkpoint.safetensors"), data.digits().test
+    model, images = load_model(finished / "checkpoint.safetensors"), data.digits().test
     wanted = [evaluation.evaluate(model, images, 2, T, 100, seed=4) for T in (None, 5, 50)]
     lines = out.splitlines()[-3:]
     assert [line.split()[0] for line in lines] == ["continuous", "5", "50"]
@@ -438,7 +438,7 @@ def test_sample_writes_what_the_sampler_draws(finished, tmp_path, step, capsys):
     given = f"sample --checkpoint {weights} --out {out} --images 5 --steps 7 --step {step} --seed 9"
     assert command.main([*given.split(), "--device", "cpu"]) == 0
     kind = {"ancestral": ancestral_step, "ddim": ddim_step}[step]
-    model = recipe.load(weights)
+    model = load_model(weights)
     *_, last = sample(model, (5, 1, 8, 8), 7, kind, torch.Generator().manual_seed(9))
     check_grid(out, model.likelihood.decode(last.x_hat))
     assert str(out) in capsys.readouterr().out
@@ -544,7 +544,7 @@ def test_numbers_that_are_not_finite_stop_with_what_led_there(tmp_path, refused,
     file = tmp_path / "checkpoint.failed.safetensors"
     assert "step 2: expected a finite loss" in line and str(file) in line
     found, metadata = checkpoints.read(file)
-    model = recipe.parse(metadata["config"]["model"]).build()
+    model = ModelConfig.parse(metadata["config"]["model"]).build()
     checkpoints.load_into(model, checkpoints.part(found, "model"), file)
     index = batch_indices(1, metadata["examples"], 8, metadata["seed"])
     assert metadata["step"] == 1

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from vdm_lite import nets, onnx
+from vdm_lite.config import ModelConfig
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.exact import TWO_BUMPS
-from vdm_lite.recipe import Recipe
 
 SHAPE = (1, 28, 28)
 
@@ -26,7 +26,7 @@ def lively(network: torch.nn.Module) -> torch.nn.Module:
 def exported(tmp_path_factory) -> tuple[VariationalDiffusion, Path]:
     """A model like the shipped one, and its file."""
     torch.manual_seed(0)
-    model = lively(Recipe().build()).requires_grad_(False)
+    model = lively(ModelConfig().build()).requires_grad_(False)
     path = tmp_path_factory.mktemp("onnx") / "denoiser.onnx"
     onnx.export(model, path, SHAPE)
     return model, path
@@ -59,8 +59,8 @@ def test_refuses_what_it_cannot_export(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"model\.denoiser: expected a module"):
         onnx.export(VariationalDiffusion(TWO_BUMPS.denoise), path, (1,))
     with pytest.raises(ValueError, match=r"weights: expected torch\.float32"):
-        onnx.export(Recipe(widths=(8, 8)).build().double(), path, SHAPE)
+        onnx.export(ModelConfig(widths=(8, 8)).build().double(), path, SHAPE)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="export"):
-        onnx.export(Recipe(widths=(8, 8)).build(), path, SHAPE)
+        onnx.export(ModelConfig(widths=(8, 8)).build(), path, SHAPE)
     assert not path.exists()

@@ -92,7 +92,7 @@ def test_two_processes_are_one_with_the_same_batch(launch, alone, tmp_path, more
 
 RANKS = """
 import json, torch
-from vdm_lite import command, data, evaluation, recipe, shards
+from vdm_lite import command, data, evaluation, shards
 from vdm_lite.command import engines, options, training
 from vdm_lite.randomness import Share
 
@@ -148,11 +148,12 @@ def test_ranks_stay_equal_and_share_the_strata_of_time(launch, tmp_path, strateg
 EVALUATE = """
 import json
 from lightning_fabric import Fabric
-from vdm_lite import data, evaluation, recipe
+from vdm_lite import data, evaluation
+from vdm_lite.config import load_model
 
 engine = Fabric(accelerator="cpu", devices=ranks, strategy="ddp")
 engine.launch()
-model, images = recipe.load(WEIGHTS), data.digits().test[:50]
+model, images = load_model(WEIGHTS), data.digits().test[:50]
 reports = [evaluation.evaluate(model, images, 2, T, 16, 5, engine) for T in (None, 4)]
 print(json.dumps(reports))
 """

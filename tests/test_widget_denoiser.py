@@ -14,7 +14,7 @@ from conftest import missing
 from playwright.sync_api import Page
 from torch import Tensor
 
-from vdm_lite import elbo, onnx, parameterization, recipe, samplers, schedules
+from vdm_lite import config, elbo, onnx, parameterization, samplers, schedules
 from vdm_lite.counter import Counter
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.experiments.denoiser import WEIGHTS
@@ -490,7 +490,7 @@ def test_build_says_what_is_missing(tmp_path, caplog):
 
 def test_build_exports_again_when_weights_or_code_have_changed(tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr(recipe, "load", lambda path: path.read_bytes())
+    monkeypatch.setattr(config, "load_model", lambda path: path.read_bytes())
 
     def export(weights: bytes, path: Path, shape: tuple[int, ...]) -> None:
         made.append(weights)

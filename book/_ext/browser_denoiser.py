@@ -36,11 +36,12 @@ def exported(root: Path, cache: Path) -> Path:
     digest = hashlib.sha256(content + version("torch").encode()).hexdigest()[:16]
     path = cache / f"{digest}.onnx"
     if not path.exists():
-        from vdm_lite import onnx, recipe
+        from vdm_lite import onnx
+        from vdm_lite.config import load_model
 
         logger.info("Exporting the denoiser for the browser")
         shutil.rmtree(cache, ignore_errors=True)
-        onnx.export(recipe.load(root / WEIGHTS), path, SHAPE)
+        onnx.export(load_model(root / WEIGHTS), path, SHAPE)
     return path
 
 

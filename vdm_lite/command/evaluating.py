@@ -4,8 +4,9 @@ import argparse
 import json
 from typing import Any
 
-from vdm_lite import checkpoints, checks, recipe
+from vdm_lite import checkpoints, checks
 from vdm_lite.command import sources
+from vdm_lite.config import load_model
 from vdm_lite.evaluation import Report, evaluate
 
 HEAD = (
@@ -15,7 +16,7 @@ HEAD = (
 
 def run(given: argparse.Namespace) -> int:
     """Print a table, and write it as JSON if asked to."""
-    model = recipe.load(given.checkpoint).to(sources.device(given))
+    model = load_model(given.checkpoint).to(sources.device(given))
     about = sources.about(given.checkpoint)
     name = given.data or about["name"]
     source = sources.images(name, given.folder, given.download)

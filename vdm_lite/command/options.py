@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from vdm_lite import times, weighting
-from vdm_lite.recipe import OUTPUTS, SCHEDULES, Recipe
+from vdm_lite.config import OUTPUTS, SCHEDULES, ModelConfig
 from vdm_lite.samplers import ancestral_step, ddim_step
 
 DATA = ("fashion-mnist-subset", "fashion-mnist", "digits", "mnist", "cifar10")
@@ -91,7 +91,7 @@ def _train(p: argparse.ArgumentParser) -> None:
         "ones (default: a tenth, at most 5000)"
     )  # fmt: skip
 
-    like = Recipe()
+    like = ModelConfig()
     group = p.add_argument_group("model")
     group.add_argument(
         "--widths", type=count, nargs="+", default=like.widths,

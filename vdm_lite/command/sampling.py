@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vdm_lite import recipe
 from vdm_lite.command import options, pictures, sources
+from vdm_lite.config import load_model
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.samplers import Step, sample
 
@@ -15,7 +15,7 @@ from vdm_lite.samplers import Step, sample
 def run(given: argparse.Namespace) -> int:
     """Write a grid of samples."""
     device = sources.device(given)
-    model = recipe.load(given.checkpoint).to(device)
+    model = load_model(given.checkpoint).to(device)
     channels, *size = sources.about(given.checkpoint)["shape"]
     shape = (given.images, channels, *(given.size or size))
     generator = torch.Generator(device).manual_seed(given.seed)

@@ -20,10 +20,10 @@ from vdm_lite.checkpoints import CheckpointError
 from vdm_lite.command import engines, options, pictures, sources
 from vdm_lite.command.journal import Journal
 from vdm_lite.command.sampling import draw
+from vdm_lite.config import ModelConfig
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.elbo import bits_per_dim
 from vdm_lite.evaluation import evaluate
-from vdm_lite.recipe import Recipe
 from vdm_lite.samplers import ancestral_step
 from vdm_lite.training import Step, fit
 
@@ -39,11 +39,11 @@ def run(given: argparse.Namespace) -> int:
     _check(given)
     source = sources.images(given.data, given.folder, given.download)
     train, held_out = sources.held_out(source, given.held_out)
-    recipe = _recipe(given, source)
+    wanted = _model(given, source)
     engine = engines.launch(given)
     torch.manual_seed(given.seed)
-    model = recipe.build()
-    config = _config(given, recipe, source, len(held_out))
+    model = wanted.build()
+    config = _config(given, wanted, source, len(held_out))
     with engines.stopping(engine) as stopped:
         try:
             steps = _fit(given, model, train, config, engine, stopped)
@@ -74,13 +74,13 @@ def _check(given: argparse.Namespace) -> None:
     given.out.mkdir(parents=True, exist_ok=True)
 
 
-def _recipe(given: argparse.Namespace, source: sources.Images) -> Recipe:
+def _model(given: argparse.Namespace, source: sources.Images) -> ModelConfig:
     divisor, sides = 2 ** (len(given.widths) - 1), tuple(source.train.shape[2:])
     fits = not any(side % divisor for side in sides)
     wanted = f"fewer for images of {sides}, whose sides are to be multiples of {divisor}"
     checks.require(fits, "--widths", wanted, given.widths)
     two = round(math.log2(source.levels)) - 1  # sin(2^n pi z) has a period of about two levels
-    return Recipe(
+    return ModelConfig(
         channels=source.train.shape[1],
         levels=source.levels,
         widths=tuple(given.widths),
@@ -95,13 +95,13 @@ def _recipe(given: argparse.Namespace, source: sources.Images) -> Recipe:
 
 
 def _config(
-    given: argparse.Namespace, recipe: Recipe, source: sources.Images, held_out: int
+    given: argparse.Namespace, model: ModelConfig, source: sources.Images, held_out: int
 ) -> dict[str, Any]:
     """What the file must say so that the model can be built, evaluated and trained further."""
     shape = list(source.train.shape[1:])
     about = {"name": given.data, "shape": shape, "levels": source.levels, "held_out": held_out}
     objective = {"weighting": given.weighting, "times": given.times}
-    return {"model": recipe.plain(), "data": about, "objective": objective}
+    return {"model": model.plain(), "data": about, "objective": objective}
 
 
 def _fit(

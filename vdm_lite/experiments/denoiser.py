@@ -14,8 +14,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vdm_lite import recipe
 from vdm_lite.command import journal
+from vdm_lite.config import load_model
 from vdm_lite.diffusion import VariationalDiffusion
 
 WEIGHTS = Path(__file__).with_name("fashion28.safetensors")
@@ -25,7 +25,7 @@ RESULTS = WEIGHTS.with_suffix(".json")
 
 def trained() -> VariationalDiffusion:
     """The shipped model of 8-bit images (1, 28, 28), in evaluation mode."""
-    return recipe.load(WEIGHTS)
+    return load_model(WEIGHTS)
 
 
 def log() -> list[dict[str, float]]:

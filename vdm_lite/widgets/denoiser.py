@@ -9,13 +9,13 @@ import traitlets
 from torch import Tensor
 
 from vdm_lite import data, samplers
+from vdm_lite.config import ModelConfig
 from vdm_lite.counter import Counter
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.elbo import bits_per_dim
 from vdm_lite.experiments.denoiser import trained
 from vdm_lite.gaussian import diffuse, sum_except_batch
 from vdm_lite.parameterization import IMAGE, solve
-from vdm_lite.recipe import Recipe
 from vdm_lite.samplers import State
 from vdm_lite.schedules import levels
 from vdm_lite.widgets.base import Widget, choice, curve, fixed, switch, whole
@@ -25,7 +25,7 @@ NEW = "a new one"
 FORMS = ("image x̂", "noise ε̂", "velocity v̂")
 STEPS = {"ancestral": samplers.ancestral_step, "DDIM": samplers.ddim_step}
 SHAPE = (1, 1, 28, 28)
-CLEAN, NOISY = Recipe().logsnr_max, Recipe().logsnr_min
+CLEAN, NOISY = ModelConfig().logsnr_max, ModelConfig().logsnr_min
 
 
 def _pictures() -> dict[str, list[int]]:

@@ -1,4 +1,4 @@
-"""A recipe builds what it says, survives JSON, and files of anything else are refused."""
+"""A configuration builds what it says, survives JSON, and files of anything else are refused."""
 
 import json
 
@@ -7,13 +7,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from vdm_lite import checkpoints, recipe, training
+from vdm_lite import checkpoints, training
 from vdm_lite.checkpoints import CheckpointError
+from vdm_lite.config import OUTPUTS, SCHEDULES, ModelConfig, load_model
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.likelihood import Discretized
-from vdm_lite.recipe import OUTPUTS, SCHEDULES, Recipe
 
-SMALL = Recipe(levels=4, widths=(8, 16), exponents=(1,))
+SMALL = ModelConfig(levels=4, widths=(8, 16), exponents=(1,))
 
 
 def data(channels: int = 1) -> torch.Tensor:
@@ -28,8 +28,8 @@ def save(path, config) -> None:
 @pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_every_output_and_schedule_builds_survives_json_and_has_a_bound(output, schedule):
-    made = Recipe(3, 4, (8,), 1, (), output, schedule, logsnr_max=9.0, logsnr_min=-4.0)
-    assert recipe.parse(json.loads(json.dumps(made.plain()))) == made
+    made = ModelConfig(3, 4, (8,), 1, (), output, schedule, logsnr_max=9.0, logsnr_min=-4.0)
+    assert ModelConfig.parse(json.loads(json.dumps(made.plain()))) == made
     model = made.build()
     assert (model.parameterization, model.likelihood) == (OUTPUTS[output], Discretized(4))
     assert isinstance(model.schedule, SCHEDULES[schedule])
@@ -39,7 +39,7 @@ def test_every_output_and_schedule_builds_survives_json_and_has_a_bound(output, 
 
 
 def test_the_values_reach_the_network():
-    made = Recipe(2, 4, (8, 16, 24), 2, (0, 3))
+    made = ModelConfig(2, 4, (8, 16, 24), 2, (0, 3))
     network = made.build().denoiser
     assert (network.channels, network.fourier.exponents) == (2, (0, 3))
     assert network.inner.weight.shape[:2] == (8, 10) and len(network.level.before) == 2
@@ -48,14 +48,14 @@ def test_the_values_reach_the_network():
 
 
 def test_the_default_is_of_a_size_that_ships():
-    model = Recipe().build()
+    model = ModelConfig().build()
     weights = sum(p.numel() for p in model.parameters())
     assert 3e6 < 4 * weights < 4e6  # bytes in float32
 
 
 @pytest.mark.parametrize("train_ends", [False, True])
 def test_ends_of_a_learned_schedule_are_trained_on_request(train_ends):
-    schedule = Recipe(widths=(8,), schedule="learned", train_ends=train_ends).build().schedule
+    schedule = ModelConfig(widths=(8,), schedule="learned", train_ends=train_ends).build().schedule
     assert schedule.raw.requires_grad
     assert schedule.logsnr_max.requires_grad == schedule.logsnr_min.requires_grad == train_ends
 
@@ -75,17 +75,17 @@ def test_ends_of_a_learned_schedule_are_trained_on_request(train_ends):
 )
 def test_values_that_do_not_fit_are_named(values, message):
     with pytest.raises(ValueError, match=message):
-        Recipe(**values)
+        ModelConfig(**values)
 
 
 def test_ends_in_the_wrong_order_are_named_when_it_is_built():
     with pytest.raises(ValueError, match="logsnr_max > logsnr_min"):
-        Recipe(logsnr_max=-6.0).build()
+        ModelConfig(logsnr_max=-6.0).build()
 
 
-def test_values_of_anything_else_are_no_recipe():
-    with pytest.raises(ValueError, match=r"recipe: expected the fields of Recipe, got \['width'\]"):
-        recipe.parse({"width": 3})
+def test_values_of_anything_else_are_refused():
+    with pytest.raises(ValueError, match=r"the fields of ModelConfig, got \['width'\]"):
+        ModelConfig.parse({"width": 3})
 
 
 def test_a_checkpoint_gives_the_averaged_model(tmp_path):
@@ -96,7 +96,7 @@ def test_a_checkpoint_gives_the_averaged_model(tmp_path):
         model, data(), 3, 2, ema_decay=0.3, checkpoint=file, config=config, progress=False
     )
     averaged = list(run)[-1].averaged
-    loaded = recipe.load(file)
+    loaded = load_model(file)
     state, wanted = loaded.state_dict(), averaged.state_dict()
     assert state.keys() == wanted.keys()
     assert all(torch.equal(state[name], wanted[name]) for name in wanted)
@@ -112,10 +112,10 @@ def test_a_checkpoint_gives_the_averaged_model(tmp_path):
     "config",
     [{}, {"model": None}, {"model": 3}, {"model": {"width": 3}}, [], {"model": {"widths": [0]}}],
 )
-def test_a_file_without_a_recipe_is_refused(tmp_path, config):
+def test_a_file_without_a_configuration_is_refused(tmp_path, config):
     checkpoints.write(tmp_path / "w", {}, {"config": config})
     with pytest.raises(CheckpointError, match="w: expected a checkpoint of vdm-lite train, got"):
-        recipe.load(tmp_path / "w")
+        load_model(tmp_path / "w")
 
 
 @pytest.mark.parametrize(
@@ -125,18 +125,18 @@ def test_weights_of_another_architecture_are_refused(tmp_path, change):
     values = {**SMALL.plain(), **change}
     save(tmp_path / "w", {"model": values})
     with pytest.raises(CheckpointError, match=r"w: expected \S+ to be .* as in Variational"):
-        recipe.load(tmp_path / "w")
+        load_model(tmp_path / "w")
 
 
 def test_foreign_and_truncated_and_missing_files_are_refused(tmp_path):
     file = tmp_path / "w"
     with pytest.raises(CheckpointError, match="no such file"):
-        recipe.load(file)
+        load_model(file)
     save(file, {"model": SMALL.plain()})
-    assert isinstance(recipe.load(file), VariationalDiffusion)
+    assert isinstance(load_model(file), VariationalDiffusion)
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="complete safetensors file"):
-        recipe.load(file)
+        load_model(file)
     save_file(nn.Linear(1, 1).state_dict(), file)
     with pytest.raises(CheckpointError, match="metadata of the format"):
-        recipe.load(file)
+        load_model(file)

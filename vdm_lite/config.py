@@ -1,7 +1,7 @@
-"""A recipe: plain values that say how a model is built, so that a file can hold them.
+"""The values that a model is built from, plain ones, so that a checkpoint can hold them.
 
-In the library choices are callables. A checkpoint and a command line have only names and numbers;
-this is the one place that turns the ones into the others.
+In the library choices are callables. A file and a command line have only names and numbers: those
+of a model become callables here, those of its training in ``vdm_lite.command.options``.
 """
 
 import os
@@ -28,7 +28,7 @@ SCHEDULES = {
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ModelConfig:
     """A diffusion of images (channels, H, W) with ``levels`` levels around a ``nets.UNet``.
 
     The default has 0.9 M weights, and features of z for 8-bit images. ``train_ends`` makes the end
@@ -71,30 +71,31 @@ class Recipe:
         )
 
     def plain(self) -> dict[str, Any]:
-        """The values as JSON knows them; :func:`parse` is the inverse."""
+        """The values as JSON knows them; :meth:`parse` is the inverse."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> "ModelConfig":
+        """The inverse of :meth:`plain`. ``ValueError`` for values of anything else."""
+        try:
+            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        except TypeError as error:
+            wanted = f"the fields of {cls.__name__}"
+            raise ValueError(f"values: expected {wanted}, got {sorted(values)}") from error
 
-def parse(values: Mapping[str, Any]) -> Recipe:
-    """The inverse of :meth:`Recipe.plain`. ``ValueError`` for values of anything else."""
-    try:
-        return Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    except TypeError as error:
-        raise ValueError(f"recipe: expected the fields of Recipe, got {sorted(values)}") from error
 
-
-def load(path: str | os.PathLike) -> VariationalDiffusion:
+def load_model(path: str | os.PathLike) -> VariationalDiffusion:
     """The model of a checkpoint: averaged weights, in evaluation mode, without gradients.
 
-    Raises ``CheckpointError`` unless the file holds a recipe and the weights that belong to it.
+    Raises ``CheckpointError`` unless the file holds such values and weights that belong to them.
     """
     tensors, metadata = read(path)
     try:
-        recipe = parse((metadata.get("config") or {})["model"])
+        model = ModelConfig.parse((metadata.get("config") or {})["model"]).build()
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         wanted = "a checkpoint of vdm-lite train"
         raise CheckpointError(path, wanted, f"a config with {error!r}") from error
-    model, weights = recipe.build(), part(tensors, "ema")
+    weights = part(tensors, "ema")
     check_weights(model, weights, path)
     model.load_state_dict(weights)
     return model.eval().requires_grad_(False)
