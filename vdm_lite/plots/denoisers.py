@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vdm_lite.plots.base import COLORS, LEVEL, LINES, image_grid
 
-GRID = {"blind": COLORS["noise"], "exact": COLORS["posterior"], "known": COLORS["likelihood"]}
+GRID = {"blind": COLORS["noise"], "exact": COLORS["posterior"], "naming": COLORS["likelihood"]}
 
 
 def grid_value(
@@ -29,7 +29,7 @@ def grid_value(
         left.plot(levels, amplitude, line, color=COLORS["latent"], linewidth=1.5, label=name)
     left.set(xlabel=LEVEL, ylabel="noise error, amplitude", ylim=(0, 1.5))
     left.legend(ncols=2)
-    styles = zip((COLORS["network"], GRID["known"], COLORS["data"]), LINES, strict=False)
+    styles = zip((COLORS["network"], GRID["naming"], COLORS["data"]), LINES, strict=False)
     for (name, curve), (color, line) in zip(bits.items(), styles, strict=True):
         right.plot(levels, curve, line, color=color, label=name)
     right.set(xlabel="clean end $\\lambda_{\\max}$", ylabel="bits/dim", ylim=(0, 1.2))
@@ -38,7 +38,7 @@ def grid_value(
 
 
 def unet(size: int, widths: Sequence[int]) -> Axes:
-    """The way of an image through the U-Net: boxes as tall as the image, as wide as its channels.
+    """The way of an image through the U-Net: boxes as tall as the image, wider for more channels.
 
     The first box is z with its features, the last the output; arrows along the top are additions.
     """
