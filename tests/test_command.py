@@ -1,14 +1,17 @@
 """The command line: what is said reaches what it should, no run is lost, bad input is one line."""
 
 import gzip
+import hashlib
 import json
 import math
 import runpy
+import shutil
 import signal
 import struct
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,8 +20,8 @@ from processes import distance
 from safetensors.torch import save_file
 from torch import nn
 
-from vdm_lite import checkpoints, command, data, evaluation, times, weighting
-from vdm_lite.command import journal, options, pictures, sources
+from vdm_lite import checkpoints, command, data, evaluation, journal, times, weighting
+from vdm_lite.command import evaluating, options, pictures, sampling, sources, watching
 from vdm_lite.command import training as train_command
 from vdm_lite.config import OUTPUTS, ModelConfig, load_model
 from vdm_lite.diffusion import VariationalDiffusion
@@ -163,6 +166,16 @@ def test_a_third_of_the_steps_decays(monkeypatch, tmp_path, caught):
     with pytest.raises(Caught) as error:
         command.main(given)
     assert error.value.args[0]["decay"] == 10
+
+
+def test_a_run_that_goes_on_keeps_its_decay(monkeypatch, tmp_path, caught, finished):
+    shutil.copy(finished / "checkpoint.safetensors", tmp_path)  # without any
+    given = arguments(tmp_path, "--steps", 31, "--resume")
+    at = given.index("--decay")
+    del given[at : at + 2]
+    with pytest.raises(Caught) as error:
+        command.main(given)
+    assert error.value.args[0]["decay"] == 0
 
 
 @pytest.mark.parametrize("name", options.WEIGHTINGS)
@@ -344,13 +357,49 @@ def test_the_loss_is_the_mean_over_the_steps_since_the_last_row(tmp_path, finish
     assert rows == pytest.approx([sum(each[i : i + 2]) / 2 for i in (0, 2, 4)], rel=1e-4)
 
 
+def test_a_weighted_loss_is_called_one(tmp_path):
+    given = arguments(tmp_path, "--steps", 2, "--log-every", 1, "--weighting", "edm")
+    assert command.main(given) == 0
+    names = [row.keys() & set(journal.LOSSES) for row in journal.read(tmp_path / "log.csv")]
+    assert names == [{"weighted_loss"}] * 2
+
+
+def test_evaluations_do_not_count_as_time_of_training(tmp_path, monkeypatch):
+    """By a clock that only updates (a second) and evaluations (a thousand) move."""
+    now, fit, evaluate = [0], train_command.fit, watching.evaluate
+
+    def slow_fit(*given, **more):
+        for step in fit(*given, **more):
+            now[0] += 1
+            yield step
+
+    def slow_evaluate(*given, **more):
+        now[0] += 1000
+        return evaluate(*given, **more)
+
+    monkeypatch.setattr(train_command, "fit", slow_fit)
+    monkeypatch.setattr(watching, "evaluate", slow_evaluate)
+    monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    more = ("--steps", 7, "--log-every", 3, "--evaluate-every", 2)
+    assert command.main(arguments(tmp_path, *more)) == 0
+    rows = journal.read(tmp_path / "log.csv")
+    assert [row.get("images_per_s") for row in rows] == [None, 8, None, 8, 8]
+
+
+def test_a_step_beyond_a_million_keeps_its_digits(tmp_path):
+    log = journal.Journal(tmp_path, 0)
+    log.write(1_234_567, {"loss": 1.0})
+    log.close()
+    assert journal.read(tmp_path / "log.csv")[0]["step"] == 1_234_567
+
+
 def test_tensorboard_shows_the_rows_of_the_log(finished):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(finished / "tensorboard"))
     events.Reload()
     rows = journal.read(finished / "log.csv")
-    for name in journal.COLUMNS[1:]:
+    for name in journal.columns()[1:]:
         wanted = [(row["step"], row[name]) for row in rows if name in row]
         got = [(event.step, event.value) for event in events.Scalars(name)]
         assert got == [(step, pytest.approx(value, rel=1e-5)) for step, value in wanted], name
@@ -387,7 +436,9 @@ def test_weights_are_the_averaged_ones_alone(finished):
     whole, everything = checkpoints.read(finished / "checkpoint.safetensors")
     assert alone.keys() == {name for name in whole if name.startswith("ema.")}
     assert all(torch.equal(t, whole[name]) for name, t in alone.items())
-    assert metadata["config"] == everything["config"] and "step" not in metadata
+    assert metadata["config"] == everything["config"] and metadata["step"] == 6
+    wanted = {"examples": 1422, "batch_size": 8, "lr": 2e-3, "warmup": 5, "decay": 0, "clip": 1.0}
+    assert metadata["settings"] == {**wanted, "ema_decay": 0.5, "seed": 3}
     assert not torch.equal(whole["ema.denoiser.outer.weight"], whole["model.denoiser.outer.weight"])
     assert {path.name for path in finished.iterdir()} == {
         "checkpoint.safetensors", "weights.safetensors", "log.csv", "samples", "tensorboard"
@@ -420,7 +471,23 @@ def test_evaluate_prints_what_the_library_computes(finished, tmp_path, capsys):
     content = json.loads(file.read_text())
     assert content["reports"] == [report._asdict() for report in wanted]
     assert (content["data"], content["split"], content["seed"]) == ("digits", "test", 4)
+    digest = hashlib.sha256((finished / "weights.safetensors").read_bytes()).hexdigest()
+    assert (content["checkpoint"], content["sha256"]) == ("weights.safetensors", digest)
+    assert (content["step"], content["torch"]) == (6, torch.__version__)
     assert err.endswith("\r") and "355 test images of digits, 2 draws each" in out
+
+
+def test_bounds_that_were_found_are_kept_when_the_next_is_stopped(finished, tmp_path, monkeypatch):
+    def stop_at_layers(*given, **more):
+        if given[3] is not None:
+            raise KeyboardInterrupt
+        return evaluation.evaluate(*given, **more)
+
+    monkeypatch.setattr(evaluating, "evaluate", stop_at_layers)
+    given = ["evaluate", "--checkpoint", str(finished / "weights.safetensors"), "--device", "cpu"]
+    file = tmp_path / "numbers.json"
+    assert command.main([*given, "--draws", "1", "--steps", "5", "--json", str(file)]) == 130
+    assert [report["steps"] for report in json.loads(file.read_text())["reports"]] == [None]
 
 
 def test_evaluate_takes_the_images_that_the_run_held_out(finished, capsys):
@@ -473,6 +540,60 @@ def test_kill_9_and_resume_is_the_straight_run_bit_for_bit(launch, tmp_path, mor
         assert {**a, "images_per_s": 0} == {**b, "images_per_s": 0}
     straight, killed = (tmp_path / name / "weights.safetensors" for name in ("straight", "killed"))
     assert straight.read_bytes() == killed.read_bytes()
+
+
+KILLED = """
+import os, signal
+from vdm_lite import command
+from vdm_lite.command import watching
+
+evaluate, calls = watching.evaluate, []
+
+def fatal(*given, **more):
+    calls.append(given)
+    if len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return evaluate(*given, **more)
+
+watching.evaluate = fatal
+command.main(ARGUMENTS)
+"""
+
+
+def test_a_kill_during_an_evaluation_costs_no_row_and_no_picture(launch, tmp_path):
+    """The checkpoint of step 4 is there, its row is not: the run that goes on makes it."""
+    more = ("--steps", 6, "--every", 2, "--evaluate-every", 2, "--log-every", 1, "--images", 1)
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert command.main(arguments(straight, *more)) == 0
+    given = arguments(killed, *more)
+    ended = launch(script=f"ARGUMENTS = {given!r}\n{KILLED}")
+    assert ended.codes == [-signal.SIGKILL]
+    assert checkpoints.read(killed / "checkpoint.safetensors")[1]["step"] == 4
+    assert len(journal.read(killed / "log.csv")) == 3
+    assert command.main([*given, "--resume"]) == 0
+    rows = [journal.read(folder / "log.csv") for folder in (straight, killed)]
+    assert [row["step"] for row in rows[1]] == [*range(1, 7)]
+    for a, b in zip(*rows, strict=True):
+        assert {**a, "images_per_s": 0} == {**b, "images_per_s": 0}
+    for name in (f"samples/step_{step:07d}.png" for step in (2, 4, 6)):
+        assert (straight / name).read_bytes() == (killed / name).read_bytes()
+
+
+def test_losses_before_a_stop_are_in_the_log(launch, tmp_path):
+    """Stopped after step 6 between rows 4 and 8: a row of its own holds what was seen."""
+    each = arguments(tmp_path / "each", "--steps", 9, "--log-every", 1)
+    assert command.main(each) == 0
+    loss = {row["step"]: row["loss"] for row in journal.read(tmp_path / "each" / "log.csv")}
+    given = arguments(tmp_path / "run", "--steps", 9, "--log-every", 4)
+    assert launch(given, events=[(5, {"signals": [signal.SIGINT]})]).codes == [130]
+    assert command.main([*given, "--resume"]) == 0
+    rows = journal.read(tmp_path / "run" / "log.csv")
+    seen = {4: (1, 2, 3, 4), 6: (5, 6), 8: (7, 8), 9: (9,)}
+    assert [row["step"] for row in rows] == [*seen]
+    for row, steps in zip(rows, seen.values(), strict=True):
+        mean = sum(loss[step] for step in steps) / len(steps)
+        assert row["loss"] == pytest.approx(mean, rel=1e-4)
+        assert row["images_per_s"] > 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -528,10 +649,10 @@ def test_a_row_that_was_cut_off_is_no_row(tmp_path):
 def test_a_complete_run_stays_complete_and_can_be_made_longer(tmp_path):
     given = arguments(tmp_path / "run")
     assert command.main([*given, "--steps", "3"]) == 0
-    before = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
+    files = [tmp_path / "run" / name for name in ("checkpoint.safetensors", "log.csv")]
+    before = [file.read_bytes() for file in files]
     assert command.main([*given, "--steps", "3", "--resume"]) == 0
-    assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == before
-    assert [row["step"] for row in journal.read(tmp_path / "run" / "log.csv")] == [3]
+    assert [file.read_bytes() for file in files] == before
     assert command.main([*given, "--steps", "5", "--resume"]) == 0
     assert command.main(arguments(tmp_path / "straight", "--steps", "5")) == 0
     assert same(tmp_path / "straight", tmp_path / "run")
@@ -579,7 +700,11 @@ def test_numbers_that_are_not_finite_stop_with_what_led_there(tmp_path, refused,
         ("train --out x --steps 1e3", "argument --steps: expected a whole number from 1"),
         ("train --out x --lr nan", "argument --lr: expected a positive number, got 'nan'"),
         ("train --out x --ema 1", "argument --ema: expected a number from 0 to below 1, got '1'"),
-        ("train --out x --seed -1", "argument --seed: expected a whole number from 0"),
+        (
+            "train --out x --seed -1",
+            "argument --seed: expected a whole number from 0 to below 2^40",
+        ),
+        (f"train --out x --seed {2**40}", "a whole number from 0 to below 2^40, got '10995"),
         ("train --out x --widths", "argument --widths: expected at least one argument"),
         ("train --out x --color", "unrecognized arguments: --color"),
         ("sample --checkpoint x --out y --step euler", "argument --step: invalid choice"),
@@ -596,16 +721,19 @@ def test_unknown_options_and_values(refused, given, message):
         (["--folder", "x"], "--folder: expected none, as digits comes with the library, got x"),
         (["--download"], "--download: expected --data mnist or cifar10, got digits"),
         (["--held-out", 1500], "--held-out: expected a number from 2 to 1441, got 1500"),
-        (["--batch-size", 5000], "batch_size: expected at most"),
-        (["--accumulate", 3], r"batch_size: expected a multiple of 3 (processes x parts), got 8"),
-        (["--decay", 30_000], "decay: expected a number from 0 to steps = 20000, got 30000"),
-        (["--train-ends"], "train_ends: expected schedule learned, got linear"),
+        (["--batch-size", 5000], "--batch-size: expected at most"),
+        (["--accumulate", 3], "--batch-size: expected a multiple of 3 (processes x parts), got 8"),
+        (["--decay", 30_000], "--decay: expected a number from 0 to steps = 10000, got 30000"),
+        (["--fourier", 2000], "--fourier: expected whole numbers from 0 to 20, got (2000,)"),
+        (["--train-ends"], "--train-ends: expected schedule learned, got linear"),
         (
             ["--train-ends", "--schedule", "learned", "--times", "adaptive"],
             "--train-ends: the ends are learned on the whole bound",
         ),
         (["--strategy", "fsdp", "--schedule", "learned"], "--strategy: fsdp splits the network"),
-        (["--logsnr-max", -9], "logsnr_max, logsnr_min: expected finite, logsnr_max > logsnr_min"),
+        (["--compile", "--strategy", "fsdp"], "--compile: expected neither --strategy fsdp nor"),
+        (["--compile", "--schedule", "learned"], "--compile: expected neither --strategy fsdp nor"),
+        (["--logsnr-max", -9], "--logsnr-max, --logsnr-min: expected finite, logsnr_max >"),
         (["--widths", *[4] * 5], "--widths: expected fewer for images of (8, 8)"),
         (["--data", "fashion-mnist", "--folder", "/nowhere"], "install Debian's package"),
         (["--resume"], "--resume: "),
@@ -614,6 +742,42 @@ def test_unknown_options_and_values(refused, given, message):
 def test_what_does_not_fit_together(refused, tmp_path, more, message):
     assert message in refused(*arguments(tmp_path / "run", *more))
     assert not (tmp_path / "run" / "log.csv").exists()
+
+
+def test_too_little_memory_is_one_line(refused, finished, tmp_path, monkeypatch):
+    def full(*given, **more):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    for module, name in ((train_command, "fit"), (evaluating, "evaluate"), (sampling, "sample")):
+        monkeypatch.setattr(module, name, full)
+    assert "--accumulate" in refused(*arguments(tmp_path / "run"))
+    given = ("--checkpoint", finished / "weights.safetensors", "--device", "cpu")
+    assert "--images" in refused("sample", *given, "--out", tmp_path / "x.png")
+    assert command.main(["evaluate", *map(str, given)]) == 2  # its heading has been printed
+
+
+def test_processes_that_cannot_be_started_are_one_line(refused, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    line = refused(*arguments(tmp_path / "run"))
+    assert "the processes cannot be started" in line and "ntasks-per-node" in line
+
+
+def test_errors_are_told_in_options():
+    known = ("steps", "ema", "fourier", "data", "held_out", "logsnr_max", "widths")
+    for message, wanted in (
+        ("steps: expected 3, got 4", "--steps: expected 3, got 4"),
+        ("logsnr_max, other: expected x", "--logsnr-max, other: expected x"),
+        ("model: expected steps", "model: expected steps"),
+        ("a/steps: expected x", "a/steps: expected x"),
+        ("f: expected a run with ema_decay = 1, got 2", "f: expected a run with --ema = 1, got 2"),
+        (
+            "f: expected a run with config.data.held_out = 1",
+            "f: expected a run with --held-out = 1",
+        ),
+        ("f: expected a run with config.data.name = x", "f: expected a run with --data = x"),
+    ):
+        assert options.as_options(message, known) == wanted
 
 
 def test_a_device_that_is_not_here(refused, tmp_path, finished, monkeypatch):
@@ -682,18 +846,38 @@ def test_data_that_are_missing_or_other(refused, tmp_path, monkeypatch):
 def test_an_existing_run_is_not_overwritten(refused, finished):
     before = (finished / "checkpoint.safetensors").read_bytes()
     line = refused(*arguments(finished))
-    assert f"--out: {finished} holds a run: go on with --resume, or choose another" in line
+    assert f"--out: {finished} holds checkpoint.safetensors of a run: go on with --resume" in line
     assert (finished / "checkpoint.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "log.csv"])
+def test_what_is_left_of_a_run_is_not_overwritten(refused, finished, tmp_path, name):
+    (tmp_path / name).write_bytes((finished / name).read_bytes())
+    assert f"--out: {tmp_path} holds {name} of a run: move it" in refused(*arguments(tmp_path))
+    assert f"--resume: {tmp_path} holds no checkpoint" in refused(*arguments(tmp_path, "--resume"))
+    assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("content", ["a,b\n1,2\n", "step,loss\n1,2\n", ""])
+def test_a_log_of_something_else_is_named_and_kept(refused, finished, tmp_path, content):
+    copy = shutil.copytree(finished, tmp_path / "run")
+    (copy / "log.csv").write_text(content)
+    line = refused(*arguments(copy, "--seed", 3, "--ema", 0.5, "--steps", 6, "--resume"))
+    assert f"{copy / 'log.csv'}: expected the log of a run, got columns" in line
+    assert (copy / "log.csv").read_text() == content
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--widths", 4, 12], "config.model.widths = [4, 12], got [4, 8]"),
-        (["--times", "uniform"], "config.objective.times = uniform, got low-discrepancy"),
-        (["--lr", 0.5], "lr = 0.5, got 0.002"),
-        (["--held-out", 30], "examples = 1412, got 1422"),
-        (["--steps", 3], "steps: expected at least 6"),
+        (["--widths", 4, 12], "--widths = [4, 12], got [4, 8]"),
+        (["--fourier"], "--fourier = [], got [2, 3]"),
+        (["--times", "uniform"], "--times = uniform, got low-discrepancy"),
+        (["--lr", 0.5], "expected a run with --lr = 0.5, got 0.002"),
+        (["--ema", 0.9], "--ema = 0.9, got 0.5"),
+        (["--held-out", 30], "images to train on (--data, --held-out) = 1412, got 1422"),
+        (["--steps", 3], "--steps: expected at least 6"),
     ],
 )
 def test_resume_with_other_options_names_the_first(refused, finished, more, message):

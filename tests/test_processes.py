@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import ENVIRONMENT, distance
+from processes import ENVIRONMENT, Ended, distance
 
-from vdm_lite import checkpoints, command
-from vdm_lite.command import journal
+from vdm_lite import checkpoints, command, journal
 
 TINY = "--device cpu --data digits --widths 4 8 --batch-size 8 --held-out 20 --images 0 --warmup 2"
 TINY += " --steps 6 --every 3 --log-every 1 --evaluate-every 3 --decay 0"
@@ -51,6 +50,13 @@ def alone(one_thread, tmp_path_factory):
         return made[more]
 
     return folder
+
+
+def complaints(ended: Ended) -> list[str]:
+    """The lines of ``vdm-lite`` on stderr, of all processes; a traceback must not be there."""
+    text = "\n".join(ended.err)
+    assert "Traceback" not in text, text
+    return [line for line in text.splitlines() if line.startswith("vdm-lite: ")]
 
 
 def without_strategy(more: tuple[str, ...]) -> tuple[str, ...]:
@@ -191,12 +197,78 @@ def test_a_failure_of_the_one_that_writes_ends_all(launch, tmp_path):
     assert checkpoints.read(tmp_path / "checkpoint.safetensors")[1]["step"] == 3
 
 
+@pytest.mark.parametrize("part", ["a row", "a picture", "the first row"])
+def test_a_failure_to_log_ends_all(launch, tmp_path, part):
+    """One line says what is wrong, and the other process says nothing."""
+    given, events, file = arguments(tmp_path), [], tmp_path / "log.csv"
+    if part == "a row":
+        full = f"os.remove({str(file)!r}); os.symlink('/dev/full', {str(file)!r})"
+        events = [(4, {"run": full})]
+    elif part == "a picture":
+        given, file = [*given, "--images", "1"], tmp_path / "samples"
+        file.write_text("in its way")
+    else:
+        (tmp_path / "tensorboard").write_text("in its way")
+        file = tmp_path / "tensorboard"
+    ended = launch(given, ranks=2, events=events)
+    assert ended.codes == [2, 2], ended.err
+    said = complaints(ended)
+    assert len(said) == 1 and str(file) in said[0]
+
+
+DOWNLOAD = """
+import sys
+sys.path.insert(0, SITE)
+from vdm_lite import command
+sys.exit(command.main(ARGUMENTS))
+"""
+TORCHVISION = """
+import pathlib, time, torch
+
+class MNIST:
+    def __init__(self, root, train, download):
+        done, begun = pathlib.Path(root, "done"), pathlib.Path(root, "begun")
+        if download and not done.exists():
+            begun.parent.mkdir(parents=True, exist_ok=True)
+            begun.touch(exist_ok=False)  # two at once would tear each other's files
+            time.sleep(0.5)
+            done.touch()
+        if not done.exists():
+            raise RuntimeError("Dataset not found.")
+        self.data = torch.arange(40 * 784).view(40, 28, 28).to(torch.uint8)
+        self.targets = torch.arange(40) % 10
+"""
+
+
+@pytest.fixture
+def download(tmp_path):
+    """A script that trains on data which a module in torchvision's place fetches."""
+    package = tmp_path / "site" / "torchvision"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "datasets.py").write_text(TORCHVISION + "\nCIFAR10 = MNIST\n")
+    given = arguments(tmp_path / "run", "--data", "mnist", "--folder", tmp_path / "data")
+    given = [*given, "--widths", "4", "4", "--fourier", "--steps", "1", "--held-out", "4"]
+    return f"SITE = {str(package.parent)!r}\nARGUMENTS = {given!r} + MORE\n{DOWNLOAD}"
+
+
+def test_processes_of_a_machine_download_once(launch, download):
+    ended = launch(script=f"MORE = ['--download']\n{download}", ranks=2)
+    assert ended.codes == [0, 0], ended.err
+
+
+def test_data_that_are_missing_are_said_once(launch, download):
+    ended = launch(script=f"MORE = []\n{download}", ranks=2)
+    said = complaints(ended)
+    assert ended.codes == [2, 2] and len(said) == 1 and "(or a download)" in said[0]
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_numbers_that_are_not_finite_end_all(launch, tmp_path, strategy):
     given = arguments(tmp_path, "--lr", 1e30, "--warmup", 0, "--strategy", strategy)
     ended = launch(given, ranks=2)
     assert ended.codes == [1, 1], ended.err
-    said = [line for text in ended.err for line in text.splitlines() if "vdm-lite: " in line]
+    said = complaints(ended)
     assert len(said) == 1 and "step 2: expected a finite loss" in said[0]
     found, metadata = checkpoints.read(tmp_path / "checkpoint.failed.safetensors")
     assert metadata["step"] == 1 and found["batch"].shape == (8, 1, 8, 8)
@@ -204,11 +276,11 @@ def test_numbers_that_are_not_finite_end_all(launch, tmp_path, strategy):
 
 def test_bad_input_is_said_once(launch, alone, tmp_path):
     for given, message in (
-        (arguments(tmp_path, "--batch-size", 9), "batch_size: expected a multiple of 2"),
-        (arguments(alone(), "--resume", "--lr", 1), "expected a run with lr = 1.0, got 0.002"),
+        (arguments(tmp_path, "--batch-size", 9), "--batch-size: expected a multiple of 2"),
+        (arguments(alone(), "--resume", "--lr", 1), "expected a run with --lr = 1.0, got 0.002"),
     ):
         ended = launch(given, ranks=2)
-        said = [line for text in ended.err for line in text.splitlines() if "vdm-lite: " in line]
+        said = complaints(ended)
         assert ended.codes == [2, 2] and len(said) == 1 and message in said[0]
 
 

@@ -1,7 +1,8 @@
 """The values that a model is built from, plain ones, so that a checkpoint can hold them.
 
 In the library choices are callables. A file and a command line have only names and numbers: those
-of a model become callables here, those of its training in ``vdm_lite.command.options``.
+of a model become callables here, those of its training and sampling in
+``vdm_lite.command.options``.
 """
 
 import os
@@ -52,6 +53,8 @@ class ModelConfig:
         checks.require(len(self.widths) > 0, "widths", "one width or more", self.widths)
         for width in self.widths:
             checks.count("widths", width)
+        fits = all(isinstance(n, int) and 0 <= n <= 20 for n in self.exponents)
+        checks.require(fits, "exponents", "whole numbers from 0 to 20", self.exponents)
         for name, known in (("output", OUTPUTS), ("schedule", SCHEDULES)):
             value = getattr(self, name)
             checks.require(value in known, name, f"one of {', '.join(known)}", value)
@@ -89,6 +92,11 @@ def load_model(path: str | os.PathLike) -> VariationalDiffusion:
 
     Raises ``CheckpointError`` unless the file holds such values and weights that belong to them.
     """
+    return load(path)[0]
+
+
+def load(path: str | os.PathLike) -> tuple[VariationalDiffusion, dict[str, Any]]:
+    """As :func:`load_model`, with the metadata of the file beside it."""
     tensors, metadata = read(path)
     try:
         model = ModelConfig.parse((metadata.get("config") or {})["model"]).build()
@@ -98,4 +106,4 @@ def load_model(path: str | os.PathLike) -> VariationalDiffusion:
     weights = part(tensors, "ema")
     check_weights(model, weights, path)
     model.load_state_dict(weights)
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False), metadata

@@ -1,16 +1,25 @@
 """The command line ``vdm-lite train | evaluate | sample``; ``vdm-lite COMMAND --help`` explains it.
 
-Bad input ends with one line on stderr and exit code 2. Only the command line has names for the
-library's callables; they stand in ``options``.
+Bad input ends with one line on stderr and exit code 2. Where the library takes callables, a command
+line has names: those of a model stand in ``vdm_lite.config``, which reads them from files, too, and
+those of its training and sampling in ``options``.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
 
-from vdm_lite.command import evaluating, options, sampling, training
+import torch
+
+from vdm_lite.command import engines, evaluating, options, sampling, training
 
 COMMANDS = {"train": training.run, "evaluate": evaluating.run, "sample": sampling.run}
+LESS_MEMORY = {
+    "train": "a larger --accumulate, which changes nothing else, or a smaller --batch-size",
+    "evaluate": "a smaller --batch-size",
+    "sample": "fewer --images",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,11 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return COMMANDS[given.command](given)
     except KeyboardInterrupt:
-        return _complain(InterruptedError("stopped"), 130)
+        return _complain(given, InterruptedError("stopped"), 130)
     except FloatingPointError as error:
-        return _complain(error, 1)
+        return _complain(given, error, 1)
+    except torch.cuda.OutOfMemoryError:
+        advice = LESS_MEMORY[given.command]
+        return _complain(given, MemoryError(f"the device is out of memory: take {advice}"), 2)
+    except engines.ElsewhereError:
+        return 2
     except (ValueError, OSError) as error:
-        return _complain(error, 2)
+        return _complain(given, error, 2)
 
 
 def train(arguments: Sequence[str] | None = None) -> int:
@@ -31,8 +45,9 @@ def train(arguments: Sequence[str] | None = None) -> int:
     return main(["train", *(sys.argv[1:] if arguments is None else arguments)])
 
 
-def _complain(error: Exception, code: int) -> int:
+def _complain(given: argparse.Namespace, error: Exception, code: int) -> int:
     # All processes are given the same options: one of each machine says what is wrong with them.
     if isinstance(error, OSError) or os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"vdm-lite: {' '.join(str(error).split())}", file=sys.stderr)
+        message = options.as_options(" ".join(str(error).split()), vars(given))
+        print(f"vdm-lite: {message}", file=sys.stderr)
     return code

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import nn
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import ModelParallelStrategy
     from torch.distributed.device_mesh import DeviceMesh
+
+T = TypeVar("T")
+
+
+class ElsewhereError(RuntimeError):
+    """Another process has failed, and says why."""
 
 
 def launch(given: argparse.Namespace) -> "Fabric":
@@ -35,15 +41,51 @@ def launch(given: argparse.Namespace) -> "Fabric":
     devices, nodes = _processes(given)
     there = torch.cuda.device_count() if kind == "cuda" else 1 if kind == "mps" else devices
     checks.require(devices <= there, "--devices", f"at most {there} on {kind}", devices)
-    engine = Fabric(
-        accelerator=kind,
-        devices=devices,
-        num_nodes=nodes,
-        strategy=_sharded(devices * nodes) if given.strategy == "fsdp" else given.strategy,
-        precision=given.precision,
-    )
-    engine.launch()
+    strategy = _sharded(devices * nodes) if given.strategy == "fsdp" else given.strategy
+    kinds = {"accelerator": kind, "strategy": strategy, "precision": given.precision}
+    try:
+        engine = Fabric(devices=devices, num_nodes=nodes, **kinds)
+        engine.launch()
+    except RuntimeError as error:  # no port, settings of a cluster that contradict themselves, ...
+        raise ValueError(f"the processes cannot be started: {error}") from error
     return engine
+
+
+def first(engine: "Fabric", act: Callable[[], T]) -> T | None:
+    """Let the first process act while the others wait; what came of it, None in the others.
+
+    If it fails, all end: here with its error, in the others with ``ElsewhereError``.
+    """
+    return _some(engine, engine.is_global_zero, act)
+
+
+def in_turn(engine: "Fabric", act: Callable[[], T]) -> T:
+    """Let the first process of each machine act, then the others, who find there what it fetched.
+
+    If one fails, all end, as with :func:`first`.
+    """
+    leads = engine.local_rank == 0
+    one, other = _some(engine, leads, act), _some(engine, not leads, act)
+    return one if leads else other
+
+
+def _some(engine: "Fabric", mine: bool, act: Callable[[], T]) -> T | None:
+    result = failure = None
+    try:
+        result = act() if mine else None
+    except Exception as error:  # of any kind: the others would wait for this process in vain
+        failure = error
+    if _anywhere(engine, failure is not None):
+        raise failure or ElsewhereError("another process has failed")
+    return result
+
+
+def _anywhere(engine: "Fabric", here: bool) -> bool:
+    """Whether this is so in any process."""
+    if engine.world_size == 1:
+        return here  # an accelerator need not be waited for
+    number = torch.tensor(float(here), device=engine.device)
+    return bool(engine.all_reduce(number, reduce_op="sum") > 0)
 
 
 def _processes(given: argparse.Namespace) -> tuple[int, int]:
@@ -92,8 +134,7 @@ def stopping(engine: "Fabric") -> Iterator[Callable[[], bool]]:
         since = since or time.monotonic()
 
     def stopped() -> bool:
-        asked = torch.tensor(float(since is not None), device=engine.device)
-        return bool(engine.all_reduce(asked, reduce_op="sum") > 0)
+        return _anywhere(engine, since is not None)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

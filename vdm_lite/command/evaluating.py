@@ -1,12 +1,16 @@
 """``vdm-lite evaluate``: bits/dim of a checkpoint."""
 
 import argparse
+import hashlib
 import json
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from vdm_lite import checkpoints, checks
 from vdm_lite.command import sources
-from vdm_lite.config import load_model
+from vdm_lite.config import load
 from vdm_lite.evaluation import Report, evaluate
 
 HEAD = (
@@ -16,8 +20,9 @@ HEAD = (
 
 def run(given: argparse.Namespace) -> int:
     """Print a table, and write it as JSON if asked to."""
-    model = load_model(given.checkpoint).to(sources.device(given))
-    about = sources.about(given.checkpoint)
+    model, metadata = load(given.checkpoint)
+    model.to(sources.device(given))
+    about = sources.about(given.checkpoint, metadata)
     name = given.data or about["name"]
     source = sources.images(name, given.folder, given.download)
     _check_fit(source, about)
@@ -27,17 +32,24 @@ def run(given: argparse.Namespace) -> int:
     print(f"{given.checkpoint}: {len(images)} {given.split} images of {name}, "
           f"{given.draws} draws each; bits/dim")  # fmt: skip
     print(HEAD)
-    reports = []
+    content = {**_origin(given.checkpoint, metadata), "data": name, "split": given.split}
+    content |= {"seed": given.seed, "reports": []}
     for steps in (None, *given.steps):
-        reports.append(
-            evaluate(model, images, given.draws, steps, given.batch_size, given.seed, progress=True)
+        report = evaluate(
+            model, images, given.draws, steps, given.batch_size, given.seed, progress=True
         )
-        print(_line(reports[-1]), flush=True)
-    if given.json:
-        said = {"checkpoint": given.checkpoint.name, "data": name, "split": given.split}
-        content = {**said, "seed": given.seed, "reports": [r._asdict() for r in reports]}
-        checkpoints.write_bytes(given.json, (json.dumps(content, indent=1) + "\n").encode())
+        print(_line(report), flush=True)
+        content["reports"].append(report._asdict())
+        if given.json:  # each at once: it has taken minutes
+            checkpoints.write_bytes(given.json, (json.dumps(content, indent=1) + "\n").encode())
     return 0
+
+
+def _origin(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+    """What the numbers are of: the very file, the step of its run, and what computes them."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    step = metadata.get("step")
+    return {"checkpoint": path.name, "sha256": digest, "step": step, "torch": torch.__version__}
 
 
 def _check_fit(source: sources.Images, about: dict[str, Any]) -> None:

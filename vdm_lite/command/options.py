@@ -1,7 +1,8 @@
 """What can be said on the command line, and the names that it has for the library's callables."""
 
 import argparse
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,6 +30,27 @@ WEIGHTINGS = {
 }
 STRATEGIES = ("auto", "ddp", "fsdp")
 STEPS = {"ancestral": ancestral_step, "ddim": ddim_step}
+CALLED = {"ema_decay": "ema", "exponents": "fourier", "name": "data"}
+"""Options that are called otherwise in the library."""
+
+
+def as_options(message: str, options: Container[str]) -> str:
+    """An error of the library in words of the command line: what it names are ``options`` here."""
+
+    def option(name: str) -> str:
+        name = CALLED.get(name, name)
+        return "--" + name.replace("_", "-") if name in options else name
+
+    def names(found: re.Match) -> str:
+        return ", ".join(map(option, found[0].split(", ")))
+
+    def setting(found: re.Match) -> str:
+        if found[0] == "examples":
+            return "images to train on (--data, --held-out)"
+        return option(found[0].rpartition(".")[2])
+
+    message = re.sub(r"^\w+(, \w+)*(?=: expected )", names, message)
+    return re.sub(r"(?<=expected a run with )[\w.]+(?= = )", setting, message)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -42,9 +64,7 @@ class _Form(argparse.HelpFormatter):
     """Choices stand in the help and not in its margin; a default is shown where there is one."""
 
     def _metavar_formatter(self, action: argparse.Action, default: str) -> Callable:
-        kinds = {Path: "PATH", int: "N", count: "N", whole: "N", positive: "X", share: "X"}
-        kinds[float] = "X"
-        action.metavar = action.metavar or ("NAME" if action.choices else kinds.get(action.type))
+        action.metavar = action.metavar or ("NAME" if action.choices else KINDS.get(action.type))
         return super()._metavar_formatter(action, default)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
@@ -59,17 +79,17 @@ class _Form(argparse.HelpFormatter):
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    whole = _Parser(
+    top = _Parser(
         prog="vdm-lite", description="Train, evaluate and sample variational diffusion models."
     )
-    commands = whole.add_subparsers(dest="command", required=True, metavar="train|evaluate|sample")
+    commands = top.add_subparsers(dest="command", required=True, metavar="train|evaluate|sample")
     _train(_command(commands, "train", "train a diffusion of images on its evidence lower bound",
                     "--out PATH"))  # fmt: skip
     _evaluate(_command(commands, "evaluate", "bits/dim of a checkpoint, with its standard error",
                        "--checkpoint PATH"))  # fmt: skip
     _sample(_command(commands, "sample", "draw images from a checkpoint into a PNG",
                      "--checkpoint PATH --out PATH"))  # fmt: skip
-    return whole
+    return top
 
 
 def _command(
@@ -117,34 +137,55 @@ def _train(p: argparse.ArgumentParser) -> None:
     group.add_argument("--times", choices=TIMES, default="low-discrepancy", help="how t is drawn")
 
     group = p.add_argument_group("optimization")
-    group.add_argument("--steps", type=count, default=20_000, help="updates in all")
+    group.add_argument(
+        "--steps", type=count, default=10_000,
+        help="updates in all, 10000 being 71 times through the bundled images; with --resume and "
+        "more of them a run grows longer, best before its rate falls",
+    )  # fmt: skip
     group.add_argument("--batch-size", type=count, default=64, help="images of all processes")
     group.add_argument("--lr", type=positive, default=2e-3, help="learning rate of AdamW")
     group.add_argument("--warmup", type=whole, default=200, help="steps over which it rises")
     group.add_argument(
-        "--decay", type=whole, help="last steps, over which it falls to 0 (default: a third)"
-    )
-    group.add_argument("--clip", type=positive, default=1.0, help="largest norm of the gradient")
-    group.add_argument("--ema", type=share, default=0.999, help="decay of the averaged weights")
+        "--decay", type=whole, help="last steps, over which it falls to 0 (default: a third; "
+        "with --resume what the run began with)",
+    )  # fmt: skip
+    group.add_argument(
+        "--clip", type=positive, default=1.0, help="longest gradient: longer ones are scaled down "
+        "to it; those of costs in nats per image are a thousand times as long, so 1 gives all "
+        "steps one length",
+    )  # fmt: skip
+    group.add_argument("--ema", type=fraction, default=0.999, help="decay of the averaged weights")
     group.add_argument("--accumulate", type=count, default=1, help="parts that make a batch")
-    group.add_argument("--seed", type=whole, default=0, help="of weights, batches, times and noise")
+    group.add_argument("--seed", type=seed, default=0, help="of weights, batches, times and noise")
 
-    group = p.add_argument_group("engine (Lightning Fabric; works under torchrun)")
+    group = p.add_argument_group(
+        "engine (Lightning Fabric; works under torchrun)",
+        "Tested on the CPU, with one process and with two. CUDA and MPS take the same way, but "
+        "nobody has run them yet.",
+    )
     _device(group)
     group.add_argument(
         "--devices", type=count, help="how many, on each machine (default: 1, or what "
         "torchrun started)"
     )  # fmt: skip
-    group.add_argument("--nodes", type=count, help="how many machines (default: likewise)")
+    group.add_argument(
+        "--nodes", type=count, help="how many machines, all with --out on a disk that they share "
+        "(default: likewise)",
+    )  # fmt: skip
     group.add_argument("--strategy", choices=STRATEGIES, default="auto", help="of many")
     group.add_argument(
         "--precision", choices=("32-true", "bf16-mixed"), default="32-true",
         help="of the network's arithmetic; noise levels and costs stay in float32",
     )  # fmt: skip
-    group.add_argument("--compile", action="store_true", help="compile the network (torch.compile)")
+    group.add_argument(
+        "--compile", action="store_true", help="compile the network (torch.compile; not with "
+        "fsdp or a learned schedule)",
+    )  # fmt: skip
 
     group = p.add_argument_group("what is written")
-    group.add_argument("--out", type=Path, required=True, help="folder of this run")
+    group.add_argument(
+        "--out", type=Path, required=True, help="folder of this run, and of no other at a time",
+    )  # fmt: skip
     group.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     group.add_argument("--every", type=count, default=500, help="steps between checkpoints")
     group.add_argument("--log-every", type=count, default=50, help="steps between lines of the log")
@@ -163,8 +204,8 @@ def _evaluate(p: argparse.ArgumentParser) -> None:
         help="layers of discrete-time bounds, beside the continuous one",
     )  # fmt: skip
     p.add_argument("--batch-size", type=count, default=250, help="images at a time")
-    p.add_argument("--seed", type=whole, default=0, help="of the noise")
-    p.add_argument("--json", type=Path, help="file to write the numbers to")
+    p.add_argument("--seed", type=seed, default=0, help="of the noise")
+    p.add_argument("--json", type=Path, help="file to write the numbers to, after each bound")
     _device(p)
 
 
@@ -175,7 +216,7 @@ def _sample(p: argparse.ArgumentParser) -> None:
     p.add_argument("--steps", type=count, default=250, help="from noise to data")
     p.add_argument("--step", choices=STEPS, default="ancestral", help="kind of step")
     p.add_argument("--size", type=count, nargs=2, metavar=("H", "W"), help="(default: as trained)")
-    p.add_argument("--seed", type=whole, default=0, help="of the noise")
+    p.add_argument("--seed", type=seed, default=0, help="of the noise")
     _device(p)
 
 
@@ -187,7 +228,8 @@ def _folder(p: argparse._ActionsContainer) -> None:
     p.add_argument(
         "--folder", type=Path, help="where the data lie, for those that the library does not bring "
         "(fashion-mnist: the four original .gz files; default: where Debian's package "
-        "dataset-fashion-mnist puts them)",
+        "dataset-fashion-mnist puts them; mnist, cifar10: what torchvision makes of them; default: "
+        "datasets)",
     )  # fmt: skip
     p.add_argument(
         "--download", action="store_true",
@@ -214,5 +256,8 @@ def _number(kind: Callable, accepts: Callable[[float], bool], what: str) -> Call
 
 count = _number(int, lambda n: n >= 1, "a whole number from 1")
 whole = _number(int, lambda n: n >= 0, "a whole number from 0")
+seed = _number(int, lambda n: 0 <= n < 2**40, "a whole number from 0 to below 2^40")
 positive = _number(float, lambda v: 0 < v < float("inf"), "a positive number")
-share = _number(float, lambda v: 0 <= v < 1, "a number from 0 to below 1")
+fraction = _number(float, lambda v: 0 <= v < 1, "a number from 0 to below 1")
+KINDS = {Path: "PATH", int: "N", count: "N", whole: "N", seed: "N"}
+KINDS |= {float: "X", positive: "X", fraction: "X"}

@@ -7,7 +7,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vdm_lite.command import options, pictures, sources
-from vdm_lite.config import load_model
+from vdm_lite.config import load
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.samplers import Step, sample
 
@@ -15,8 +15,9 @@ from vdm_lite.samplers import Step, sample
 def run(given: argparse.Namespace) -> int:
     """Write a grid of samples."""
     device = sources.device(given)
-    model = load_model(given.checkpoint).to(device)
-    channels, *size = sources.about(given.checkpoint)["shape"]
+    model, metadata = load(given.checkpoint)
+    model.to(device)
+    channels, *size = sources.about(given.checkpoint, metadata)["shape"]
     shape = (given.images, channels, *(given.size or size))
     generator = torch.Generator(device).manual_seed(given.seed)
     levels = draw(model, shape, given.steps, options.STEPS[given.step], generator, progress=True)

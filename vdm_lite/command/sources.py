@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vdm_lite import checkpoints, checks, data
+from vdm_lite import checks, data
 from vdm_lite.checkpoints import CheckpointError
 from vdm_lite.data import Images
 
@@ -32,7 +32,7 @@ def _original(folder: Path) -> Images:
     except (ValueError, OSError) as error:
         advice = "give the folder of the four original .gz files, install Debian's package "
         advice += "dataset-fashion-mnist, or take --data fashion-mnist-subset"
-        raise ValueError(f"--{error}; {advice}") from error
+        raise ValueError(f"{error}; {advice}") from error
 
 
 def held_out(source: Images, number: int | None) -> tuple[Tensor, Tensor]:
@@ -44,10 +44,10 @@ def held_out(source: Images, number: int | None) -> tuple[Tensor, Tensor]:
     return source.train[:-number], source.train[-number:]
 
 
-def about(path: Path) -> dict[str, Any]:
+def about(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint says of the data that it was trained on; ``CheckpointError`` if nothing."""
     try:
-        found = checkpoints.read(path)[1]["config"]["data"]
+        found = metadata["config"]["data"]
         return {name: found[name] for name in ("name", "shape", "levels", "held_out")}
     except (KeyError, TypeError) as error:
         raise CheckpointError(path, "a checkpoint of vdm-lite train", "no word of data") from error

@@ -7,9 +7,9 @@ In the folder of a run: ``checkpoint.safetensors`` (all that it needs to go on),
 
 import argparse
 import math
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,30 +17,26 @@ from torch import Tensor, nn
 
 from vdm_lite import checkpoints, checks
 from vdm_lite.checkpoints import CheckpointError
-from vdm_lite.command import engines, options, pictures, sources
-from vdm_lite.command.journal import Journal
-from vdm_lite.command.sampling import draw
+from vdm_lite.command import engines, options, sources
+from vdm_lite.command.watching import watch
 from vdm_lite.config import ModelConfig
 from vdm_lite.diffusion import VariationalDiffusion
-from vdm_lite.elbo import bits_per_dim
-from vdm_lite.evaluation import evaluate
-from vdm_lite.samplers import ancestral_step
 from vdm_lite.training import Step, fit
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
-GRID_STEPS = 100
+CHECKPOINT, WEIGHTS, LOG = "checkpoint.safetensors", "weights.safetensors", "log.csv"
 
 
 def run(given: argparse.Namespace) -> int:
     """Train; 0 when the run is complete, 130 when it was stopped and can go on."""
     _check(given)
-    source = sources.images(given.data, given.folder, given.download)
+    engine = engines.launch(given)
+    load = partial(sources.images, given.data, given.folder, given.download)
+    source = engines.in_turn(engine, load)  # if they are to be fetched, then once
     train, held_out = sources.held_out(source, given.held_out)
     wanted = _model(given, source)
-    engine = engines.launch(given)
     torch.manual_seed(given.seed)
     model = wanted.build()
     config = _config(given, wanted, source, len(held_out))
@@ -50,20 +46,20 @@ def run(given: argparse.Namespace) -> int:
         except CheckpointError as error:
             advice = "go on with the options of that run, or start another in another --out"
             raise ValueError(f"{error}; {advice}") from error
-        reached = _watch(given, steps, held_out, engine)
-    if engine.is_global_zero:
-        _report(given, reached, config)
-    engine.barrier()  # an engine takes a process that ends before the others for one that failed
+        reached = watch(given, steps, held_out, engine)
+    # All wait for the report: an engine takes a process that ends early for one that failed.
+    engines.first(engine, partial(_report, given, reached))
     return 0 if reached.step == given.steps else 130
 
 
 def _check(given: argparse.Namespace) -> None:
     """What can be refused before any data are read."""
-    there = (given.out / CHECKPOINT).exists()
+    there = [name for name in (CHECKPOINT, WEIGHTS, LOG) if (given.out / name).exists()]
+    if given.resume and CHECKPOINT not in there:
+        raise ValueError(f"--resume: {given.out} holds no {CHECKPOINT} to go on from")
     if there and not given.resume:
-        raise ValueError(f"--out: {given.out} holds a run: go on with --resume, or choose another")
-    if given.resume and not there:
-        raise ValueError(f"--resume: {given.out} holds no {CHECKPOINT}: start without it")
+        advice = "go on with --resume" if CHECKPOINT in there else "move it away"
+        raise ValueError(f"--out: {given.out} holds {there[0]} of a run: {advice}, or take another")
     both = given.train_ends and (given.weighting, given.times) != ("elbo", "low-discrepancy")
     if both:
         raise ValueError("--train-ends: the ends are learned on the whole bound, which has no "
@@ -71,6 +67,9 @@ def _check(given: argparse.Namespace) -> None:
     if given.strategy == "fsdp" and given.schedule == "learned":
         raise ValueError("--strategy: fsdp splits the network alone: take auto or ddp with "
                          "--schedule learned")  # fmt: skip
+    if given.compile and (given.strategy == "fsdp" or given.schedule == "learned"):
+        raise ValueError("--compile: expected neither --strategy fsdp nor --schedule learned, "
+                         "which nobody has tried with it")  # fmt: skip
     given.out.mkdir(parents=True, exist_ok=True)
 
 
@@ -131,7 +130,7 @@ def _fit(
         given.batch_size,
         given.lr,
         warmup=given.warmup,
-        decay=given.steps // 3 if given.decay is None else given.decay,
+        decay=_decay(given),
         clip=given.clip,
         ema_decay=given.ema,
         seed=given.seed,
@@ -146,62 +145,33 @@ def _fit(
     )
 
 
-def _watch(
-    given: argparse.Namespace, steps: Iterator[Step], held_out: Tensor, engine: "Fabric"
-) -> Step:
-    """Run through the steps; log, evaluate and draw on the way. The last step."""
-    journal, losses, dims = None, [], held_out[0].numel()
-    began = time.monotonic()
-    for step in steps:
-        if journal is None and engine.is_global_zero:
-            journal = Journal(given.out, step.step - 1)
-        losses.append(step.loss)
-        numbers = {}
-        last = step.step == given.steps
-        if step.step % given.log_every == 0 or last:
-            seconds = time.monotonic() - began
-            numbers |= {
-                "loss": bits_per_dim(torch.tensor(losses).mean(), dims).item(),
-                "grad_norm": step.grad_norm,
-                "learning_rate": step.rate,
-                "images_per_s": len(losses) * given.batch_size / seconds,
-            }
-        if step.step % given.evaluate_every == 0 or last:
-            numbers |= _measure(given, step, held_out, engine)
-        if numbers and journal:
-            journal.write(step.step, numbers)
-        if "loss" in numbers:
-            losses, began = [], time.monotonic()
-    if journal:
-        journal.close()
-    return step
+def _decay(given: argparse.Namespace) -> int:
+    """The last steps, over which the rate falls: as given, or as in the run that goes on."""
+    if given.decay is not None:
+        return given.decay
+    before = checkpoints.read(given.out / CHECKPOINT)[1] if given.resume else {}
+    return before.get("decay", given.steps // 3)
 
 
-def _measure(
-    given: argparse.Namespace, step: Step, held_out: Tensor, engine: "Fabric"
-) -> dict[str, float]:
-    """Bits/dim of held-out images, one draw each; a grid of samples beside it."""
-    report = evaluate(step.averaged, held_out, fabric=engine)
-    if given.images:  # on all processes: weights in pieces need all of them
-        model = step.averaged
-        like = next(model.parameters())
-        generator = torch.Generator(like.device).manual_seed(given.seed)
-        shape = (given.images, *held_out.shape[1:])
-        levels = draw(model, shape, GRID_STEPS, ancestral_step, generator)
-        path = given.out / "samples" / f"step_{step.step:07d}.png"
-        if engine.is_global_zero:
-            pictures.write_png(path, pictures.grid(levels, model.likelihood.levels))
-    names = ("bits_per_dim", "error", "prior", "reconstruction", "diffusion")
-    return {name: getattr(report, name) for name in names}
-
-
-def _report(given: argparse.Namespace, reached: Step, config: dict[str, Any]) -> None:
+def _report(given: argparse.Namespace, reached: Step) -> None:
     """Say where the run stands, and write the weights alone if it is complete."""
     if reached.step < given.steps:
         print(f"Stopped after step {reached.step} of {given.steps}; go on with --resume")
         return
     path = given.out / WEIGHTS
-    averaged = checkpoints.part(checkpoints.read(given.out / CHECKPOINT)[0], "ema")
-    checkpoints.write(path, checkpoints.join(ema=averaged), {"config": config})
+    extract(given.out / CHECKPOINT, path)
     print(f"{path}: the averaged weights after {reached.step} steps\n"
           f"Next: vdm-lite evaluate --checkpoint {path}")  # fmt: skip
+
+
+def extract(checkpoint: Path, path: Path) -> None:
+    """Write the averaged weights of a checkpoint alone, with the step and the settings of its run.
+
+    From the file, because the model of the run may be in pieces, one in each process.
+    """
+    tensors, metadata = checkpoints.read(checkpoint)
+    averaged = checkpoints.join(ema=checkpoints.part(tensors, "ema"))
+    about = {name: metadata.pop(name) for name in ("config", "step")}
+    others = ("format", "version", "loss", "grad_norm", "rate")
+    settings = {name: value for name, value in metadata.items() if name not in others}
+    checkpoints.write(path, averaged, {**about, "settings": settings})

@@ -5,16 +5,17 @@ r"""The denoiser that ships with the library: Fashion-MNIST at 28x28, its log an
     vdm-lite evaluate --checkpoint runs/fashion28/weights.safetensors --steps 100 1000 \
         --json runs/fashion28/results.json
 
-made ``fashion28.safetensors`` (averaged weights), ``fashion28.csv`` (the log) and
-``fashion28.json`` (bits/dim of the 10,000 test images) beside this file. Everything was chosen on
-the 5,000 training images that the run holds out.
+The first makes ``fashion28.safetensors`` (averaged weights; its metadata say of which step) and
+``fashion28.csv`` (the log up to that step) beside this file; the second, once the run is complete,
+``fashion28.json`` (bits/dim of the 10,000 test images, with the SHA-256 of the weights). Everything
+was chosen on the 5,000 training images that the run holds out.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
-from vdm_lite.command import journal
+from vdm_lite import journal
 from vdm_lite.config import load_model
 from vdm_lite.diffusion import VariationalDiffusion
 
@@ -29,10 +30,13 @@ def trained() -> VariationalDiffusion:
 
 
 def log() -> list[dict[str, float]]:
-    """The rows of its log, as :func:`vdm_lite.command.journal.read` gives them."""
+    """The rows of its log, as :func:`vdm_lite.journal.read` gives them."""
     return journal.read(LOG)
 
 
 def results() -> dict[str, Any]:
-    """What ``vdm-lite evaluate`` wrote of the test images: ``reports``, and what they are about."""
+    """What ``vdm-lite evaluate`` wrote of the test images: ``reports``, and what they are about.
+
+    Raises ``FileNotFoundError`` while the run is not complete.
+    """
     return json.loads(RESULTS.read_text())

@@ -1,0 +1,78 @@
+"""The log of a run: rows in a CSV file and points in TensorBoard, cut back when a run resumes."""
+
+import csv
+import io
+from pathlib import Path
+
+from vdm_lite.checkpoints import write_bytes
+
+LOSSES = ("loss", "weighted_loss")
+COSTS = ("bits_per_dim", "error", "prior", "reconstruction", "diffusion")
+
+
+def columns(loss: str = "loss") -> tuple[str, ...]:
+    """The columns of a log whose training loss has this name, one of :data:`LOSSES`.
+
+    ``loss`` is the mean over the steps since the row before (or since the run was last started) of
+    what is trained on, in bits/dim: the bound's diffusion term, or all of the bound where its ends
+    are learned. With a weighting it is no bound: ``weighted_loss``, in the same units. The costs
+    are those of held-out images, in bits/dim.
+    """
+    return ("step", loss, "grad_norm", "learning_rate", "images_per_s", *COSTS)
+
+
+def read(path: Path) -> list[dict[str, float]]:
+    """The rows of a log; what was not measured at a step is missing in its row.
+
+    Raises ``ValueError`` for a file of anything else.
+    """
+    text = path.read_text()
+    complete = text[: text.rfind("\n") + 1]  # a full disk may have cut the last row
+    rows = csv.DictReader(io.StringIO(complete))
+    try:
+        if tuple(rows.fieldnames or ()) not in map(columns, LOSSES):
+            raise ValueError(f"columns {rows.fieldnames}")
+        return [{key: float(value) for key, value in row.items() if value} for row in rows]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected the log of a run, got {error}") from error
+
+
+class Journal:
+    """Adds rows to the log in a folder, as numbers by step.
+
+    Rows after the step that a run resumes from are dropped: those steps are done again.
+    """
+
+    def __init__(self, folder: Path, step: int, loss: str = "loss") -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, and an extra
+
+        self.path, self.columns = folder / "log.csv", columns(loss)
+        kept = [r for r in read(self.path) if r["step"] <= step] if self.path.exists() else []
+        self.reached = int(kept[-1]["step"]) if kept else 0
+        """The step of the last row; 0: there is none."""
+        content = io.StringIO(newline="")
+        form = csv.DictWriter(content, self.columns, lineterminator="\n")
+        form.writeheader()
+        form.writerows(_plain(row) for row in kept)
+        write_bytes(self.path, content.getvalue().encode())
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, numbers: dict[str, float]) -> None:
+        """Add a row, on the disk when this returns. ``OSError`` names the file if that fails."""
+        try:
+            with self.path.open("a", newline="") as file:
+                form = csv.DictWriter(file, self.columns, lineterminator="\n")
+                form.writerow(_plain({"step": step, **numbers}))
+            for name, value in numbers.items():
+                self.board.add_scalar(name, value, step)
+            self.board.flush()
+        except OSError as error:
+            raise OSError(f"{self.path}: cannot be written: {error}") from error
+
+    def close(self) -> None:
+        """Finish the files."""
+        self.board.close()
+
+
+def _plain(row: dict[str, float]) -> dict[str, str]:
+    return {key: f"{value:.6g}" if key != "step" else f"{value:.0f}" for key, value in row.items()}
