@@ -67,8 +67,9 @@ def test_noise_leaves_a_gaussian_share_of_the_amplitude(logsnr):
     z = gaussian.diffuse(x, level, NODES[:, None])
     features = nets.FourierFeatures((6, 7))
     mean = WEIGHTS @ features(z)[:, 1:]
-    clean = features(gaussian.alpha(level) * x[:1])[0, 1:]
-    spread = torch.tensor([64.0, 64.0, 128.0, 128.0], dtype=FLOAT) * math.pi * gaussian.sigma(level)
+    clean = features(torch.sigmoid(level).sqrt() * x[:1])[0, 1:]
+    sigma = torch.sigmoid(-level).sqrt()
+    spread = torch.tensor([64.0, 64.0, 128.0, 128.0], dtype=FLOAT) * math.pi * sigma
     assert_close(mean, (-0.5 * spread**2).exp() * clean, rtol=0, atol=1e-9)
 
 
