@@ -1,9 +1,14 @@
 """The shipped results: one short row of each file is made again, and the weights are the ones."""
 
+from functools import partial
+
 import pytest
 import torch
+from torch.testing import assert_close
 
-from vdm_lite.experiments import images, outputs, schedules
+from vdm_lite import data
+from vdm_lite.experiments import ablation, images, outputs, schedules
+from vdm_lite.training import fit
 
 FILES = {"schedules": schedules, "outputs": outputs}
 
@@ -50,3 +55,70 @@ def test_noise_errors_are_those_of_the_loss():
         errors = images.noise_errors(model, torch.tensor([-5.0, 13.3]), pictures, generator)
     assert errors.shape == (2, 50)
     assert errors.mean().item() == pytest.approx(images.DIMS, rel=0.03)
+
+
+@pytest.mark.parametrize("start", ablation.STARTS)
+def test_learned_ends_have_a_straight_line_between_them(start):
+    line = ablation.build("with", start, "learned", seed=0).schedule
+    with torch.no_grad():
+        line.max += 0.01
+        line.min -= 0.03
+        logsnr = line(torch.linspace(0, 1, 11))
+    high, low = ablation.STARTS[start]
+    moved = high + 0.01 * ablation.SPEED, low - 0.03 * ablation.SPEED
+    assert_close(logsnr, torch.linspace(*moved, 11))
+
+
+def trained(ends, seed=0):
+    """Three training losses from Ho's ends, and the model."""
+    model = ablation.build("with", "Ho", ends, seed)
+    loss, pictures = partial(ablation.bound, model), data.fashion_mnist().train[:64]
+    options = {"loss": loss, "seed": seed, "progress": False}
+    run = fit(model, pictures, 3, ablation.BATCH, ablation.RATE, **options)
+    return [step.loss for step in run], model
+
+
+def test_cases_of_one_seed_draw_the_same_numbers():
+    """Before learned ends have left their place, their loss is that of fixed ones."""
+    (fixed, _), (learned, _), (other, _) = trained("fixed"), trained("learned"), trained("fixed", 1)
+    assert fixed[0] == learned[0] and fixed[2] != learned[2]
+    assert learned == pytest.approx(fixed, rel=1e-3)
+    assert other[0] != pytest.approx(fixed[0], rel=1e-3)
+
+
+def test_ends_move_by_units_of_log_snr():
+    """An untrained network pulls the ends together: by SPEED times the rate in each step."""
+    line = trained("learned")[1].schedule
+    rates = ablation.RATE * (1 + 2 + 3) / 100  # warm-up
+    moved = line(torch.tensor([0.0, 1.0])).detach() - torch.tensor(line.start)
+    assert_close(moved, ablation.SPEED * rates * torch.tensor([-1.0, 1.0]), rtol=0.05, atol=0)
+
+
+def gradients(ends):
+    model = ablation.build("with", "Ho", ends, seed=0)
+    batch, generator = data.fashion_mnist().train[:16], torch.Generator().manual_seed(0)
+    ablation.bound(model, batch, generator).mean().backward()
+    return model, [p.grad for p in model.denoiser.parameters()]
+
+
+def test_learned_ends_leave_the_gradient_of_the_network_alone():
+    """They do not count where it is clipped, either."""
+    (_, fixed), (model, learned) = gradients("fixed"), gradients("learned")
+    assert_close(fixed, learned)
+    ends = torch.stack([p.grad for p in model.schedule.parameters()]).norm()
+    assert 0 < ends < 1e-3 * torch.stack([g.norm() for g in learned]).norm()
+
+
+@pytest.mark.parametrize(("high", "low"), [(9.0, -3.0), (11.0, 0.0)])
+def test_costs_known_exactly_are_the_means_of_those_drawn(high, low):
+    model = ablation.build("with", "Ho", "fixed", seed=0)
+    model.schedule.start = (high, low)
+    pictures = data.fashion_mnist().train[:100]
+    batch = torch.cat([pictures, 255 - pictures])  # black and white have neighbors on one side only
+    with torch.no_grad():
+        drawn = model.elbo(batch, generator=torch.Generator().manual_seed(0))
+        bound = ablation.bound(model, batch, torch.Generator().manual_seed(1))
+        exact = bound - model.loss(batch, generator=torch.Generator().manual_seed(1))
+    difference = drawn.prior + drawn.reconstruction - exact
+    error = difference.std() / len(batch) ** 0.5
+    assert abs(difference.mean()) < 4 * error < 0.01 * exact.mean()
