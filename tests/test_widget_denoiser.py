@@ -61,6 +61,27 @@ KERNEL = """async (state) => {
 }"""
 
 
+TWO_QUESTIONS = """async () => {
+  const { kernelDenoiser } = await import("/widgets/denoiser.js");
+  const questions = [];
+  let [listen, answer] = [null, null];
+  const model = {
+    get: () => answer,
+    set: (_, question) => questions.push(question),
+    save_changes() {},
+    on: (_, call) => (listen = call),
+  };
+  const { predict } = kernelDenoiser(model);
+  const runs = [predict([0], 1), predict([0], 2)];
+  for (const { id, logsnr } of questions) {
+    answer = { id, eps: [logsnr] };
+    listen();
+  }
+  const late = new Promise((resolve) => setTimeout(() => resolve("no answer"), 2000));
+  return Promise.race([Promise.all(runs), late]);
+}"""
+
+
 def fake(z: Tensor, logsnr: Tensor) -> Tensor:
     """The denoiser of FAKE_WORKER."""
     return torch.tanh(0.8 * z + 0.1 * logsnr)
@@ -388,8 +409,14 @@ def test_kernel_answers_questions():
     widget._question = {"id": "a 1", "z": z.flatten().tolist(), "logsnr": 2.0}
     assert widget._answer["id"] == "a 1"
     close(widget._answer["eps"], fake(z, torch.tensor(2.0)).flatten())
-    widget._question = {"id": "a 2", "z": [0.0], "logsnr": 2.0}
-    assert "RuntimeError" in widget._answer["problem"]
+    for z, problem in (([0.0], "RuntimeError"), ("z", "TypeError")):
+        widget._question = {"id": problem, "z": z, "logsnr": 2.0}
+        assert problem in widget._answer["problem"] and widget._answer["id"] == problem
+
+
+def test_each_question_gets_its_answer(show):
+    """That of a run which was stopped meanwhile, too: or it would wait forever."""
+    assert show(Denoiser()).page.evaluate(TWO_QUESTIONS) == [[1], [2]]
 
 
 def test_notebook_samples_in_the_kernel(show, double):
@@ -454,7 +481,12 @@ def test_shipped_model_is_what_the_page_takes_it_for():
 
 def test_loaded_only_when_asked_and_from_here_alone(real, site):
     assert not [url for url in real.requests if "/denoiser/" in url or "worker" in url]
+    held: list[Any] = []
+    real.page.route("**/denoiser.onnx", lambda route: held.append(route))
     press(real, "Load the denoiser")
+    listed = real.page.request.get(site.address + "denoiser/denoiser.json").json()
+    real.page.get_by_text(f"on their way: {listed['bytes'] / 1e6:.1f} MB").wait_for()
+    held[0].continue_()
     real.page.get_by_role("button", name="Sample").wait_for(timeout=60_000)
     assert not real.page.locator("progress").is_visible()
     sample(real)
@@ -488,6 +520,14 @@ def test_build_says_what_is_missing(tmp_path, caplog):
     assert sorted(path.name for path in (tmp_path / "site").iterdir()) == ["denoiser.json"]
 
 
+def test_build_lacks_the_runtime_unless_both_its_files_are_there(tmp_path):
+    runtime = tmp_path / browser_denoiser.RUNTIME
+    runtime.mkdir(parents=True)
+    for name, words in ((browser_denoiser.BINARY, "npm"), (browser_denoiser.SCRIPT, "weights")):
+        (runtime / name).touch()
+        assert words in browser_denoiser.lacking(tmp_path)
+
+
 def test_build_exports_again_when_weights_or_code_have_changed(tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(config, "load_model", lambda path: path.read_bytes())
@@ -509,3 +549,8 @@ def test_build_exports_again_when_weights_or_code_have_changed(tmp_path, monkeyp
         assert list(path.parent.iterdir()) == [path]
         file.write_text("second")
     assert made == [b"first", *[b"second"] * (len(files) - 1)]
+    for name in browser_denoiser.EXPORTERS:
+        versions = {name: "another"}
+        monkeypatch.setattr(browser_denoiser, "version", lambda n, v=versions: v.get(n, "same"))
+        browser_denoiser.exported(tmp_path, tmp_path / "cache")
+    assert len(made) == len(files) + len(browser_denoiser.EXPORTERS)

@@ -18,11 +18,12 @@ SHAPE = (1, 28, 28)
 RUNTIME = "node_modules/onnxruntime-web/dist"
 SCRIPT, BINARY = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
 SOURCES = ("onnx.py", "nets/unet.py", "nets/embeddings.py")
+EXPORTERS = ("torch", "onnxscript", "onnx", "onnx-ir")
 
 
 def lacking(root: Path) -> str:
     """What this build lacks, as the end of a sentence; empty if nothing."""
-    if not (root / RUNTIME / BINARY).exists():
+    if not all((root / RUNTIME / name).exists() for name in (SCRIPT, BINARY)):
         return "npm, which brings ONNX Runtime, was not there"
     if find_spec("onnxscript") is None:
         return "onnxscript, which exports the denoiser, was not there"
@@ -30,10 +31,11 @@ def lacking(root: Path) -> str:
 
 
 def exported(root: Path, cache: Path) -> Path:
-    """The denoiser as an ONNX file, made anew when its weights or the code have changed."""
+    """The denoiser as an ONNX file, made anew when weights, code or what exports have changed."""
     library = [root / "vdm_lite" / name for name in SOURCES]
     content = b"".join(path.read_bytes() for path in [root / WEIGHTS, *library])
-    digest = hashlib.sha256(content + version("torch").encode()).hexdigest()[:16]
+    versions = " ".join(map(version, EXPORTERS))
+    digest = hashlib.sha256(content + versions.encode()).hexdigest()[:16]
     path = cache / f"{digest}.onnx"
     if not path.exists():
         from vdm_lite import onnx

@@ -108,13 +108,17 @@ export function momentOf({ levels, guesses, latents }, level) {
 
 const heldRuntimes = {};
 
-/** The page's denoiser, loaded once: a promise of predict(z, logsnr). */
+/** The page's denoiser, loaded once: a promise of predict(z, logsnr); `tell(share, bytes)`. */
 export function pageDenoiser(tell) {
   heldRuntimes.page ??= startWorker(tell).catch((error) => {
     delete heldRuntimes.page;
     throw error;
   });
   return heldRuntimes.page;
+}
+
+function megabytes(bytes) {
+  return `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
 async function startWorker(tell) {
@@ -126,8 +130,8 @@ async function startWorker(tell) {
       waiting.set((asked += 1), { resolve, reject });
       worker.postMessage({ id: asked, ...question });
     });
-  worker.onmessage = ({ data: { id, share, problem, eps } }) => {
-    if (share !== undefined) return tell(share);
+  worker.onmessage = ({ data: { id, share, bytes, problem, eps } }) => {
+    if (share !== undefined) return tell(share, bytes);
     const { resolve, reject } = waiting.get(id);
     waiting.delete(id);
     return problem ? reject(new Error(problem)) : resolve(eps);
@@ -143,21 +147,23 @@ async function startWorker(tell) {
 }
 
 /** The kernel's denoiser: {predict(z, logsnr), remove()}. */
-function kernelDenoiser(model) {
+export function kernelDenoiser(model) {
   const view = freshKey();
-  let [asked, settle] = [0, null];
+  const waiting = new Map(); // by the question's id: that of a stopped run is answered, too
+  let asked = 0;
   const listen = () => {
     const { id, eps, problem } = model.get("_answer");
-    if (id !== `${view} ${asked}`) return;
-    if (problem) settle.reject(new Error(problem));
-    else settle.resolve(eps);
+    const { resolve, reject } = waiting.get(id) ?? {};
+    if (!waiting.delete(id)) return; // another view's
+    if (problem) reject(new Error(problem));
+    else resolve(eps);
   };
   model.on("change:_answer", listen);
   const predict = (z, logsnr) =>
     new Promise((resolve, reject) => {
-      settle = { resolve, reject };
-      asked += 1;
-      model.set("_question", { id: `${view} ${asked}`, z: Array.from(z), logsnr });
+      const id = `${view} ${(asked += 1)}`;
+      waiting.set(id, { resolve, reject });
+      model.set("_question", { id, z: Array.from(z), logsnr });
       model.save_changes();
     });
   return { predict, remove: () => model.off("change:_answer", listen) };
@@ -194,9 +200,12 @@ export function render({ model, el }) {
     going = "loading";
     main.textContent = "Loading …";
     progress.hidden = false;
-    ui.say("The denoiser and its runtime are on their way: about 8 MB.");
+    ui.say("The denoiser and its runtime are on their way.");
     try {
-      predict = await pageDenoiser((share) => (progress.value = share));
+      predict = await pageDenoiser((share, bytes) => {
+        if (!share) ui.say(`The denoiser and its runtime are on their way: ${megabytes(bytes)}.`);
+        progress.value = share;
+      });
       ui.say("The denoiser is here: press Sample.");
     } catch (error) {
       ui.say(`The denoiser could not be loaded: ${error.message}. ${SAMPLING_ELSEWHERE}`);

@@ -115,9 +115,9 @@ class Denoiser(Widget):
     @traitlets.observe("_question")
     def _reply(self, change: Any) -> None:
         """Answer a view in a notebook: the noise in z at a level."""
-        # A whole number has come as an int.
-        z, logsnr = (torch.tensor(change.new[name]).float() for name in ("z", "logsnr"))
         try:
+            # A whole number has come as an int.
+            z, logsnr = (torch.tensor(change.new[name]).float() for name in ("z", "logsnr"))
             eps = self.model.predict(z.view(SHAPE), logsnr).eps
             answer = {"eps": eps.flatten().tolist()}
         except Exception as error:

@@ -17,7 +17,9 @@ async function loadAll(folder) {
   const list = await (await get(folder, "denoiser.json")).json();
   if (list.missing) throw new Error(list.missing);
   let loaded = 0;
-  const count = (bytes) => postMessage({ share: Math.min(1, (loaded += bytes) / list.bytes) });
+  const count = (bytes) =>
+    postMessage({ share: Math.min(1, (loaded += bytes) / list.bytes), bytes: list.bytes });
+  count(0);
   const [runtime, weights] = await Promise.all(
     [list.runtime, list.weights].map(async (name) => read(await get(folder, name), count)),
   );
