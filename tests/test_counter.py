@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vdm_lite import randomness, samplers
 from vdm_lite.counter import WORD, Counter, threefry
@@ -111,6 +112,23 @@ def test_moves_to_the_device_that_is_asked_for():
     assert Counter(0).normal((2,), "meta", torch.float16).device.type == "meta"
     assert Counter(0).uniform((2,), "meta").device.type == "meta"
     assert Counter(0).normal(()).shape == ()
+
+
+def test_no_double_goes_to_a_device_that_may_have_none():
+    class Moves(TorchDispatchMode):
+        moved = 0
+
+        def __torch_dispatch__(self, f, types, args=(), kwargs=None):
+            out = f(*args, **(kwargs or {}))
+            if f is torch.ops.aten._to_copy.default and out.device.type == "meta":
+                assert args[0].dtype == torch.float32
+                self.moved += 1
+            return out
+
+    with Moves() as moves:
+        Counter(0).uniform((2,), "meta", torch.float32)
+        Counter(0).normal((2,), "meta", torch.float32)
+    assert moves.moved == 2
 
 
 @pytest.mark.parametrize("seed", [-1, WORD, 1.5, "1"])

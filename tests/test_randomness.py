@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from vdm_lite import randomness
+from vdm_lite.counter import Counter
 from vdm_lite.randomness import Share
 
 
@@ -26,6 +27,12 @@ def test_shares_interleave_to_the_whole(draw, shape):
 def test_a_single_number_is_common_to_all(draw):
     shares = [Share(generator(), i, 3) for i in range(3)]
     assert {draw((), s).item() for s in shares} == {draw((), generator()).item()}
+
+
+def test_any_source_can_be_shared():
+    whole, half = Counter(5).normal((6, 2)), [Share(Counter(5), i, 2) for i in range(2)]
+    for i, share in enumerate(half):
+        assert torch.equal(randomness.normal((3, 2), share), whole[i::2])
 
 
 def test_dtype_and_device_are_those_asked_for():

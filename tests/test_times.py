@@ -232,6 +232,28 @@ def test_adaptive_forgets_at_its_rate_and_only_in_training():
     assert [buffer.item() for buffer in sampler.buffers()] == before
 
 
+def test_what_is_observed_together_is_one_observation():
+    """The density stays until the end; if that is not reached, for good."""
+    t, cost = torch.tensor([0.1, 0.3, 0.6, 0.7]), torch.tensor([1.0, 3.0, 2.0, 5.0])
+    whole, parts = trained(2), trained(2)
+    before = parts.masses()
+    whole.observe(t, cost)
+    with parts.together():
+        for rows in (slice(0, 4, 2), slice(1, 4, 2)):
+            parts.observe(t[rows], cost[rows])
+            assert torch.equal(parts.masses(), before)
+    torch.testing.assert_close([*parts.buffers()], [*whole.buffers()])
+    found = parts.masses()
+    with pytest.raises(InterruptedError), parts.together():
+        parts.observe(t, cost)
+        raise InterruptedError
+    with parts.eval().together():
+        parts.observe(t, cost)
+    assert torch.equal(parts.masses(), found)
+    parts.train().observe(t, cost)
+    assert not torch.equal(parts.masses(), found)
+
+
 @pytest.mark.parametrize(("moment", "target"), [(1, SECOND), (2, FOURTH)])
 def test_adaptive_learns_the_density_of_the_theory(moment, target):
     """Shown exact losses of the two-bump toy, it finds what quadrature computes."""

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -15,11 +16,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
+from torch.distributed import HashStore
+from torch.distributed.device_mesh import init_device_mesh
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from vdm_lite import checkpoints, data, training, weighting
+from vdm_lite import checkpoints, data, shards, training, weighting
 from vdm_lite.checkpoints import CheckpointError
 from vdm_lite.diffusion import VariationalDiffusion
-from vdm_lite.schedules import Learned
+from vdm_lite.engine import Alone
+from vdm_lite.likelihood import Discretized
+from vdm_lite.nets import UNet
+from vdm_lite.schedules import Learned, Linear
 from vdm_lite.times import Adaptive
 from vdm_lite.training import fit
 
@@ -184,6 +191,80 @@ def test_ema_follows_its_formula():
     assert not ema.module.training and not ema.module.w.requires_grad
 
 
+def test_averaging_waits_for_no_device():
+    """On an accelerator each read of a number would stop the queue."""
+
+    class Reads(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, f, types, args=(), kwargs=None):
+            self.count += f is torch.ops.aten._local_scalar_dense.default
+            return f(*args, **(kwargs or {}))
+
+    m = model()
+    ema = training.averaged(m)
+    with Reads() as reads:
+        bool(torch.ones(()) > 0)
+        assert reads.count == 1  # such a read is seen
+        for _ in range(3):
+            ema.update_parameters(m)
+    assert reads.count == 1 and ema.updates == 3
+
+
+class Two(Alone):
+    """What one of two processes sees, the other of which adds nothing but a wish to stop."""
+
+    def __init__(self, wish: float) -> None:
+        self.wish = wish
+
+    def all_reduce(self, tensor, reduce_op="mean"):
+        return tensor + self.wish if reduce_op == "sum" else tensor
+
+
+@pytest.mark.parametrize(("own", "other", "steps"), [(3, 0, 3), (9, 1, 1), (9, 0, 6)])
+def test_any_process_can_stop_the_run(own, other, steps):
+    asked = iter(range(1, 9))
+    wishes = run(nodrop(), steps=6, fabric=Two(other), stop=lambda: next(asked) == own)
+    assert [s.step for s in wishes] == [*range(1, steps + 1)]
+
+
+@pytest.mark.parametrize("schedule", [Linear(), Learned()], ids=["fixed", "learned"])
+def test_parts_of_a_batch_make_the_whole_with_adaptive_times(schedule):
+    """Every part draws from the density that the step began with; each step is learned once."""
+    runs = []
+    for parts in (1, 4):
+        m, sampler = VariationalDiffusion(nn_without_dropout(), deepcopy(schedule)), Adaptive(8)
+        loss = partial(m.loss, times=sampler)
+        steps = [*run(m, steps=5, loss=loss, keep=sampler, accumulate=parts)]
+        runs.append(([s.loss for s in steps], [*sampler.buffers(), *m.parameters()]))
+    (losses, whole), (by_parts, sums) = runs
+    assert by_parts == pytest.approx(losses, rel=1e-5)
+    torch.testing.assert_close(sums, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_split_weights_and_a_learned_schedule_are_refused():
+    """The gradient of the schedule, which no engine splits, would stay each process's own."""
+
+    class Splits(Alone):
+        def setup_module(self, objective):
+            mesh = init_device_mesh("cpu", (1,))
+            shards.split(objective.model.denoiser, [objective.model.denoiser], mesh)
+            return objective
+
+    def start(schedule):
+        m = VariationalDiffusion(UNet(1, (8,)), schedule, likelihood=Discretized(4))
+        images = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
+        return fit(m, images, 1, batch_size=2, fabric=Splits(), progress=False)
+
+    torch.distributed.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    try:
+        with pytest.raises(ValueError, match=r"model: expected .* in pieces.* schedule\.raw"):
+            start(Learned())
+        assert [s.step for s in start(Linear())] == [1]
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_every_step_trains_even_if_the_reader_evaluates_in_between():
     m = model()
     for step in run(m, steps=3):
@@ -304,8 +385,10 @@ def test_interrupted_run_goes_on_bit_for_bit(tmp_path, device):
     torch.manual_seed(99)
     resumed = list(run(resumed_model, steps=20, checkpoint=file, every=5))
 
-    assert [s.step for s in resumed] == list(range(11, 21))
-    assert [s.loss for s in first[:10] + resumed] == [s.loss for s in straight]
+    assert [s.step for s in resumed] == list(range(10, 21))
+    # Once more the step of the file, which may have been interrupted while it was evaluated.
+    assert resumed[0][:4] == first[9][:4]
+    assert [s.loss for s in first[:9] + resumed] == [s.loss for s in straight]
     assert equal(resumed_model, whole)
     assert equal(resumed[-1].averaged, straight[-1].averaged)
 
@@ -323,7 +406,7 @@ def test_learned_schedule_and_adaptive_times_resume_bit_for_bit(tmp_path):
     straight = go(whole, sampler, 12, None)
     go(part, part_sampler, 7, tmp_path / "run")
     resumed = go(rest, rest_sampler, 12, tmp_path / "run")
-    assert [s.loss for s in resumed] == [s.loss for s in straight[7:]]
+    assert [s.loss for s in resumed] == [s.loss for s in straight[6:]]
     assert equal(rest, whole) and equal(rest_sampler, sampler)
     with pytest.raises(CheckpointError, match=r"total to be float32 \(9,\)"):
         run(
@@ -418,6 +501,40 @@ def test_a_gradient_that_is_not_finite_stops_too():
     with pytest.raises(FloatingPointError, match=r"loss 0\.0 and gradient norm inf"):
         list(fit(m, torch.ones(4, 1), 1, batch_size=2, loss=loss, progress=False))
     assert m.w.item() == 0
+
+
+def test_a_full_disk_does_not_hide_the_number_that_is_not_finite(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", full)
+    wanted = r"step 6: expected a finite .*after step 5, which could not be kept: .*disk full"
+    with pytest.raises(FloatingPointError, match=wanted):
+        list(fit(Breaks(), torch.ones(4, 1), 9, batch_size=2, checkpoint=tmp_path / "run",
+                 every=9, progress=False))  # fmt: skip
+
+
+def test_a_resumed_optimizer_lies_in_memory_as_the_first_did(tmp_path, monkeypatch):
+    """Channels last, like the weights: AdamW is slow on tensors that lie otherwise."""
+
+    def strides(steps):
+        torch.manual_seed(0)
+        m = VariationalDiffusion(UNet(1, (8, 16)), Learned(), likelihood=Discretized(4))
+        images = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
+        list(fit(m, images, steps, batch_size=2, checkpoint=tmp_path / "a", progress=False))
+        states = checkpoints.optimizer_state(made.pop())
+        return {name: (t.shape, t.stride()) for name, t in states.items()}
+
+    class Seen(torch.optim.AdamW):
+        def __init__(self, *given, **more):
+            super().__init__(*given, **more)
+            made.append(self)
+
+    made = []
+    monkeypatch.setattr(torch.optim, "AdamW", Seen)
+    first = strides(1)
+    assert any(len(stride) == 4 and stride[1] == 1 < shape[1] for shape, stride in first.values())
+    assert strides(2) == first
 
 
 def test_a_run_goes_on_where_it_ran(tmp_path):
@@ -528,10 +645,10 @@ def test_kill_9_leaves_the_last_good_checkpoint(tmp_path):
             time.sleep(moment)
             process.send_signal(signal.SIGKILL)
             assert process.stderr.read() == b""  # the environment variable silenced the bar
-        assert lines[0] == step + 1  # it went on from the last checkpoint
+        assert lines[0] == max(step, 1)  # it went on from the last checkpoint
         step = checkpoints.read(file)[1]["step"]
         assert step >= lines[-1]
     resumed = list(regression(file, step + 5))
     straight = list(regression(None, step + 5))
-    assert [s.loss for s in resumed] == [s.loss for s in straight[-5:]]
+    assert [s.loss for s in resumed] == [s.loss for s in straight[-6:]]
     assert equal(resumed[-1].averaged, straight[-1].averaged)

@@ -130,18 +130,31 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of :func:`optimizer_state`; the optimizer keeps its own settings."""
+    """The inverse of :func:`optimizer_state`; the optimizer keeps its own settings.
+
+    A moment gets the layout in memory of its weight, as in a run from the start: where the two
+    differ, AdamW takes a slower way.
+    """
     weights = [p for group in optimizer.param_groups for p in group["params"]]
     states: dict[int, dict[str, Tensor]] = {}
     for name, t in tensors.items():
         i, key = name.split(".")
-        states.setdefault(int(i), {})[key] = shards.piece(t, weights[int(i)])
+        states.setdefault(int(i), {})[key] = _laid_out(t, weights[int(i)].detach())
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": states, "param_groups": groups})
 
 
+def _laid_out(t: Tensor, like: Tensor) -> Tensor:
+    """``t`` as ``like`` lies in memory, or is split; counts of steps as they are."""
+    several = t.ndim > 1 and t.shape == like.shape and not shards.is_piece(like)
+    return torch.empty_like(like).copy_(t) if several else shards.piece(t, like)
+
+
 def random_states(generator: torch.Generator) -> dict[str, Tensor]:
-    """The state of ``generator`` and of the global ones, which dropout draws from."""
+    """The state of ``generator`` and of the global ones, which dropout draws from.
+
+    The branch for CUDA has not been run yet, here and in :func:`load_random_states`.
+    """
     states = {generator.device.type: generator.get_state(), "global": torch.get_rng_state()}
     if generator.device.type == "cuda":
         states["global_cuda"] = torch.cuda.get_rng_state(generator.device)

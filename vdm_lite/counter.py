@@ -33,6 +33,11 @@ def threefry(key: tuple[int, int], counter: tuple[Tensor, Tensor]) -> tuple[Tens
     return x, y
 
 
+def _cast(numbers: Tensor, device: Where, dtype: torch.dtype) -> Tensor:
+    """Rounded before they are moved: some devices, such as Apple's, have no double precision."""
+    return numbers.to(dtype).to(device)
+
+
 class Counter:
     """A :class:`vdm_lite.randomness.Source` whose numbers any language can repeat.
 
@@ -56,7 +61,7 @@ class Counter:
         x, y = self._words(shape)
         digits = 1 - round(math.log2(torch.finfo(dtype).eps))
         leading = (x << 21 | y >> 11) >> (53 - digits)
-        return (leading.double() / 2**digits).to(device=device, dtype=dtype)
+        return _cast(leading.double() / 2**digits, device, dtype)
 
     def normal(
         self, shape: Sequence[int], device: Where = None, dtype: torch.dtype | None = None
@@ -68,7 +73,7 @@ class Counter:
         x, y = self._words(shape)
         radius = (-2 * ((x.double() + 0.5) / WORD).log()).sqrt()
         normals = radius * (2 * math.pi * (y.double() / WORD)).cos()
-        return normals.to(dtype or torch.get_default_dtype()).to(device)
+        return _cast(normals, device, dtype or torch.get_default_dtype())
 
     def _words(self, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
         index = torch.arange(math.prod(shape), device="cpu").reshape(tuple(shape))

@@ -1,7 +1,8 @@
 """What training and evaluation ask of the engine that runs them on one device or on many.
 
 Lightning's ``Fabric`` gives all of it; :data:`ALONE` is the part of it that one process needs, so
-that a notebook trains without it.
+that a notebook trains without it. What was run with Fabric: one to three processes on a CPU (gloo),
+with whole weights and with weights in pieces; nothing on CUDA (NCCL) or MPS.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -33,9 +34,6 @@ class Engine(Protocol):
     def all_reduce(self, tensor: Tensor, reduce_op: str = "mean") -> Tensor:
         """The mean or the sum of a tensor over the processes."""
 
-    def barrier(self) -> None:
-        """Wait for all processes."""
-
 
 class Alone:
     """One process, on whatever device the model is."""
@@ -61,9 +59,6 @@ class Alone:
     def all_reduce(self, tensor: Tensor, reduce_op: str = "mean") -> Tensor:
         """The tensor itself is the mean and the sum over one process."""
         return tensor
-
-    def barrier(self) -> None:
-        """There is nobody to wait for."""
 
 
 ALONE = Alone()

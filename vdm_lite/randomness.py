@@ -31,6 +31,24 @@ class Source(Protocol):
 Generator = torch.Generator | Source | None
 
 
+class _Torch:
+    """A generator of torch, or the global one, with the methods of a source."""
+
+    def __init__(self, generator: torch.Generator | None) -> None:
+        self.generator = generator
+
+    def uniform(self, shape: Sequence[int], device: Where, dtype: torch.dtype | None) -> Tensor:
+        return torch.rand(shape, generator=self.generator, device=device, dtype=dtype)
+
+    def normal(self, shape: Sequence[int], device: Where, dtype: torch.dtype | None) -> Tensor:
+        return torch.randn(shape, generator=self.generator, device=device, dtype=dtype)
+
+
+def _source(generator: Generator) -> "Source | _Torch":
+    own = generator is None or isinstance(generator, torch.Generator)
+    return _Torch(generator) if own else generator
+
+
 def uniform(
     shape: Sequence[int],
     generator: Generator = None,
@@ -38,9 +56,7 @@ def uniform(
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Numbers from [0, 1) in this shape."""
-    if generator is None or isinstance(generator, torch.Generator):
-        return torch.rand(shape, generator=generator, device=device, dtype=dtype)
-    return generator.uniform(shape, device, dtype)
+    return _source(generator).uniform(shape, device, dtype)
 
 
 def normal(
@@ -50,9 +66,7 @@ def normal(
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Numbers from N(0, 1) in this shape."""
-    if generator is None or isinstance(generator, torch.Generator):
-        return torch.randn(shape, generator=generator, device=device, dtype=dtype)
-    return generator.normal(shape, device, dtype)
+    return _source(generator).normal(shape, device, dtype)
 
 
 def normal_like(like: Tensor, generator: Generator = None) -> Tensor:
@@ -63,13 +77,14 @@ def normal_like(like: Tensor, generator: Generator = None) -> Tensor:
 class Share:
     """One process's rows of what all processes draw together.
 
-    Every process draws the numbers of the whole batch from a generator in the same state, and
-    keeps the rows ``index, index + shares, …``. So a batch that is shared out is made of the same
-    numbers as one that is not (eq-shares), and the generators stay in step. Single numbers, of
-    shape (), are the same for all. Raises ``ValueError`` unless ``0 <= index < shares``.
+    Every process draws the numbers of the whole batch from a generator in the same state, or from
+    the same source, and keeps the rows ``index, index + shares, …``. So a batch that is shared out
+    is made of the same numbers as one that is not (eq-shares), and the generators stay in step.
+    Single numbers, of shape (), are the same for all. Raises ``ValueError`` unless
+    ``0 <= index < shares``.
     """
 
-    def __init__(self, generator: torch.Generator, index: int, shares: int) -> None:
+    def __init__(self, generator: torch.Generator | Source, index: int, shares: int) -> None:
         checks.count("shares", shares)
         checks.require(0 <= index < shares, "index", f"a number from 0 to {shares - 1}", index)
         self.generator, self.index, self.shares = generator, index, shares

@@ -1,5 +1,6 @@
 """Weights in pieces on many processes, laid there by ``torch.distributed.fsdp.fully_shard``.
 
+That function came with torch 2.6: an older one trains on many devices with whole weights alone.
 Files hold whole tensors, so that a run may go on with another number of processes. Every function
 here has to be called by all processes, and does nothing to what is not in pieces.
 """
@@ -14,9 +15,14 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 
+def is_piece(t: Tensor) -> bool:
+    """Whether ``t`` is a piece of a tensor, the rest of which other processes have."""
+    return hasattr(t, "full_tensor")
+
+
 def whole(t: Tensor) -> Tensor:
     """The whole tensor that ``t`` is a piece of."""
-    return t.full_tensor() if hasattr(t, "full_tensor") else t
+    return t.full_tensor() if is_piece(t) else t
 
 
 def piece(t: Tensor, like: Tensor) -> Tensor:
@@ -24,7 +30,7 @@ def piece(t: Tensor, like: Tensor) -> Tensor:
 
     A tensor of another shape, such as an optimizer's count of steps, stays whole.
     """
-    if not hasattr(like, "full_tensor") or t.shape != like.shape:
+    if not is_piece(like) or t.shape != like.shape:
         return t
     from torch.distributed.tensor import distribute_tensor  # slow to import
 

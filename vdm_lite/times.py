@@ -10,7 +10,8 @@ batch hang together. ``Importance`` and ``Adaptive`` warp such a batch to anothe
 and keeps this process's share, which spans all times.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import NamedTuple
 
@@ -158,8 +159,9 @@ class Adaptive(nn.Module):
     forgotten. ``base`` draws the times that are warped.
 
     It learns in training mode, as batch normalization does: the loss calls :meth:`observe`.
-    ``training.fit(..., keep=sampler)`` writes its state into the checkpoint. Best kept on the
-    device of the model; between processes on GPUs it has to be there.
+    ``training.fit(..., keep=sampler)`` writes its state into the checkpoint, and lets it learn from
+    the parts of a batch :meth:`together`. Best kept on the device of the model; between processes
+    on GPUs it has to be there.
 
     Raises ``ValueError`` for numbers out of range and for a base that learns.
     """
@@ -180,6 +182,7 @@ class Adaptive(nn.Module):
         checks.require(0 < decay < 1, "decay", "a number between 0 and 1", decay)
         _check_base(base)
         self.moment, self.base, self.decay = moment, base, decay
+        self.waiting: list[Tensor] | None = None
         self.register_buffer("total", torch.zeros(bins))
         self.register_buffer("visits", torch.zeros(bins))
         self.register_buffer("presumed", torch.tensor(float(self.extra)))
@@ -224,6 +227,28 @@ class Adaptive(nn.Module):
         seen = torch.stack([torch.zeros_like(self.total)] * 2)
         seen[0].index_add_(0, bins, powers)
         seen[1].index_add_(0, bins, torch.ones_like(powers))
+        if self.waiting is None:
+            self._learn(seen)
+        else:
+            self.waiting.append(seen)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Learn what is observed inside as one observation, at the end; nothing if that fails.
+
+        For a batch that is worked through in parts: all of them draw from one density, and the past
+        is forgotten once.
+        """
+        self.waiting = waiting = []
+        try:
+            yield
+        finally:
+            self.waiting = None
+        if waiting:
+            self._learn(sum(waiting))
+
+    def _learn(self, seen: Tensor) -> None:
+        """Take in the sums of powers and the visits of each bin, (2, bins)."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(seen)  # every process keeps the same density
         self.total.mul_(self.decay).add_(seen[0])

@@ -5,8 +5,13 @@
     model = step.averaged
 
 The model is any module with ``.loss(batch, generator=...) -> (B,)`` in nats, one cost per example.
-The k-th batch is a function of ``(seed, k)``, and a checkpoint holds everything else, so a run that
-is killed and started again goes on bit for bit as if nothing had happened.
+A loop of one's own can use the parts: :func:`batch_indices` (which examples come when),
+:func:`backward` (gradients, also of learned schedules) and :func:`averaged` (the moving average).
+
+The k-th batch is a function of ``(seed, k)``, and a checkpoint holds everything else. So a run that
+is killed and started again goes on as if nothing had happened: bit for bit on a CPU with the same
+number of threads, which is what the tests run. On CUDA and MPS the same lines have not been run
+yet; there kernels that add in no fixed order may change the last digits.
 
 ``python -m vdm_lite.training`` is the command line, ``vdm-lite train``.
 """

@@ -4,13 +4,16 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from copy import deepcopy
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from vdm_lite import checkpoints, checks, shards
@@ -18,6 +21,7 @@ from vdm_lite.checkpoints import CheckpointError
 from vdm_lite.engine import ALONE, Engine
 from vdm_lite.randomness import Generator, Share
 from vdm_lite.schedules import Learned
+from vdm_lite.times import Adaptive
 
 NUMBERS = ("step", "loss", "grad_norm", "rate")
 
@@ -37,19 +41,37 @@ class Step(NamedTuple):
     """The model with averaged weights, in evaluation mode: the one to evaluate and to sample."""
 
 
-def averaged(model: nn.Module, decay: float = 0.999) -> AveragedModel:
-    """Exponential moving average of the weights, with warm-up.
+@dataclass
+class Average:
+    """The exponential moving average of a model's weights that :func:`averaged` makes.
 
-    The n-th update uses the decay min(decay, (1+n)/(10+n)): a short run is not averaged with its
-    own random start (eq-ema-warmup). Evaluate ``.module``.
+    It counts its updates itself: torch's ``AveragedModel`` reads them from the device every time.
     """
 
-    def average(ema: list[Tensor], current: list[Tensor], n: Tensor | int) -> None:
-        get_ema_multi_avg_fn(min(decay, (1 + int(n)) / (10 + int(n))))(ema, current, n)
+    module: nn.Module
+    decay: float
+    updates: int = 0
 
-    ema = AveragedModel(model, multi_avg_fn=average)
-    ema.module.eval().requires_grad_(False)
-    return ema
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take in the weights of ``model``; its buffers are copied."""
+        n = self.updates
+        decay = min(self.decay, (1 + n) / (10 + n)) if n else 0.0
+        move = get_ema_multi_avg_fn(decay)
+        move([*self.module.parameters()], [p.detach() for p in model.parameters()], n)
+        for mine, given in zip(self.module.buffers(), model.buffers(), strict=True):
+            mine.copy_(given)
+        self.updates += 1
+
+
+def averaged(model: nn.Module, decay: float = 0.999) -> Average:
+    """Exponential moving average of the weights, with warm-up.
+
+    The first ``update_parameters(model)`` copies the weights, and n updates later the decay is
+    min(decay, (1+n)/(10+n)): a short run is not averaged with its own random start (eq-ema-warmup).
+    Evaluate ``.module``.
+    """
+    return Average(deepcopy(model).eval().requires_grad_(False), decay)
 
 
 def backward(
@@ -69,7 +91,7 @@ def backward(
     learned = [m for m in model.modules() if isinstance(m, Learned)]
     interior = [p for schedule in learned for p in schedule.interior() if p.requires_grad]
     squares: list[Tensor | None] = [None] * len(interior)
-    moments = torch.zeros(())
+    parts = []
     for loss in [losses] if isinstance(losses, Tensor) else losses:
         if interior:
             more = torch.autograd.grad(
@@ -78,8 +100,8 @@ def backward(
             squares = [_sum(a, b) for a, b in zip(squares, more, strict=True)]
         fabric.backward(loss.mean() / count)
         given = loss.detach()
-        moments = moments.to(given) + torch.stack([given.mean(), given.square().mean()]) / count
-    mean, square = fabric.all_reduce(moments)
+        parts.append(torch.stack([given.mean(), given.square().mean()]) / count)
+    mean, square = fabric.all_reduce(sum(parts))
     for parameter, gradient in zip(interior, squares, strict=True):
         size = torch.maximum(mean.square(), square / 100)
         parameter.grad = None if gradient is None else fabric.all_reduce(gradient) / size
@@ -158,22 +180,26 @@ def fit(
     are clipped to norm ``clip``; weights are averaged with ``ema_decay``. A learned schedule's
     inner weights get a gradient of their own, see :func:`backward`. ``loss`` replaces
     ``model.loss``: ``partial(model.loss, weighting=w)``, say.
-    ``keep`` is a module whose buffers belong to the run, such as a sampler of times that learns.
+    ``keep`` is a module whose buffers belong to the run, such as a sampler of times that learns
+    (``times.Adaptive``), which is then shown the costs of a step all at once.
     ``data`` may lie on any device: batches go to the model's, floats in the model's dtype.
 
     ``fabric`` is an engine: a ``lightning.fabric.Fabric`` that was launched trains on its devices.
     ``batch_size`` is that of all processes together; each takes its share, and with ``accumulate``
     works through it in so many parts. Times and noise are shared out, too, so the same batches
-    give the same gradients, up to rounding, however they are divided.
+    give the same gradients, up to rounding, however they are divided; all but the masks of dropout,
+    which come from torch's global generator.
 
     With ``checkpoint``, a file that exists is resumed from, and it is written every ``every`` steps
-    and at the end; ``config`` is kept in it. A run that was complete yields its last step again.
-    ``stop`` is asked after each step whether this shall be the last, and kept as such.
+    and at the end; ``config`` is kept in it. A resumed run, complete or not, first yields the step
+    that the file stands at once more: whoever was interrupted over that step can finish with it.
+    ``stop`` is asked in each step, in every process: if one says so the step is the last, and kept.
 
     The progress bar is text on stderr and goes when the run ends; ``progress=False`` or the
     environment variable ``TQDM_DISABLE=1`` (for static pages) leaves it out.
 
-    Raises ValueError for a bad argument, CheckpointError for a checkpoint of another run, and
+    Raises ValueError for a bad argument and for weights of which an engine has split some but not
+    all, such as those of a learned schedule, CheckpointError for a checkpoint of another run, and
     FloatingPointError, before the update, if the loss or its gradient is not finite; then the batch
     and all that the step started from are kept beside ``checkpoint``.
     """
@@ -209,6 +235,15 @@ def _check(model: nn.Module, data: Tensor, steps: int, batch_size: int, every: i
     checks.require(trainable, "model", "trainable weights", "none")
 
 
+def _check_split(model: nn.Module) -> None:
+    """Gradients of weights in pieces are averaged by their engine, those beside them by nobody."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    whole = [name for name, p in named if not shards.is_piece(p)]
+    alike = len(whole) in (0, len(named))
+    given = f"whole ones beside them: {', '.join(whole)}"
+    checks.require(alike, "model", "weights that are all in pieces, or none", given)
+
+
 def _updates(
     run: "_Run",
     data: Tensor,
@@ -217,15 +252,15 @@ def _updates(
     stop: Callable[[], bool] | None,
     progress: bool,
 ) -> Iterator[Step]:
-    if run.step == run.steps:
+    if run.step:
         yield run.last()
     # Arguments win over tqdm's environment variables, so `disable` is given only to switch it off.
     quiet = {} if progress else {"disable": True}
     last = False
     with tqdm(total=run.steps, initial=run.step, unit="step", leave=False, **quiet) as bar:
         while run.step < run.steps and not last:
-            run.update(data, checkpoint)
-            last = run.step == run.steps or (stop is not None and stop())
+            run.update(data, checkpoint, stop)
+            last = run.step == run.steps or run.stopped
             if checkpoint is not None and (last or run.step % every == 0):
                 run.save(checkpoint)
             bar.set_postfix(loss=f"{run.loss:.4g}", refresh=False)
@@ -261,27 +296,35 @@ class _Run:
         self.ema = averaged(model, settings["ema_decay"])  # first: pieces cannot be copied
         self.objective = fabric.setup_module(Objective(model, loss))  # may move and split it
         shards.split_alike(self.ema.module, model)
+        _check_split(model)
         self.weights = [p for p in model.parameters() if p.requires_grad]
         self.device, self.dtype = self.weights[0].device, self.weights[0].dtype
         self.optimizer = torch.optim.AdamW(_groups(self.weights), lr=settings["lr"])
         self.stepper = fabric.setup_optimizers(self.optimizer)
-        self.ema.to(self.device)
+        self.ema.module.to(self.device)
         self.generator = torch.Generator(self.device).manual_seed(settings["seed"])
         self.steps, self.accumulate = steps, accumulate
         self.step, self.loss, self.grad_norm, self.rate = 0, math.nan, math.nan, math.nan
+        self.stopped = False
 
     def last(self) -> Step:
         return Step(self.step, self.loss, self.grad_norm, self.rate, self.ema.module)
 
-    def update(self, data: Tensor, checkpoint: str | os.PathLike | None) -> None:
+    def update(
+        self, data: Tensor, checkpoint: str | os.PathLike | None, stop: Callable[[], bool] | None
+    ) -> None:
         self.model.train()
         self.optimizer.zero_grad()
         before = self.generator.get_state()
         kept = {name: t.clone() for name, t in self.keep.state_dict().items()}
-        mean = backward(self.model, self.losses(data, before), self.accumulate, self.fabric)
+        with self.learning_together():
+            mean = backward(self.model, self.losses(data, before), self.accumulate, self.fabric)
         norm = shards.whole(nn.utils.clip_grad_norm_(self.weights, self.settings["clip"]))
-        # One read for both, after all of the step is queued: an accelerator is waited for once.
-        self.loss, self.grad_norm = torch.stack([mean, norm]).tolist()
+        asked = torch.full_like(mean, stop is not None and stop())
+        asked = self.fabric.all_reduce(asked, reduce_op="sum")
+        # All that the host has to know in one read: for it an accelerator is waited for.
+        self.loss, self.grad_norm, asked = torch.stack([mean, norm, asked]).tolist()
+        self.stopped = asked > 0
         if not math.isfinite(self.loss + self.grad_norm):
             self.generator.set_state(before)
             self.keep.load_state_dict(kept)
@@ -292,6 +335,14 @@ class _Run:
         self.stepper.step()
         self.ema.update_parameters(self.model)
         self.step += 1
+
+    def learning_together(self) -> ExitStack:
+        """While it is open, samplers of times wait with what they learn from the parts."""
+        stack = ExitStack()
+        for module in self.keep.modules():
+            if isinstance(module, Adaptive):
+                stack.enter_context(module.together())
+        return stack
 
     def losses(self, data: Tensor, before: Tensor) -> Iterator[Tensor]:
         """The losses of this process's parts of the batch, one after the other."""
@@ -311,7 +362,8 @@ class _Run:
         size, seed = self.settings["batch_size"], self.settings["seed"]
         index = batch_indices(self.step, len(data), size, seed)
         dtype = self.dtype if data.is_floating_point() else data.dtype
-        return data[index.to(data.device)].to(self.device, dtype, non_blocking=True)
+        index = index.to(data.device, non_blocking=True)
+        return data[index].to(self.device, dtype, non_blocking=True)
 
     def next_rate(self) -> float:
         rising = (self.step + 1) / max(self.settings["warmup"], 1)
@@ -326,8 +378,11 @@ class _Run:
         )
         if checkpoint is not None:
             path = Path(checkpoint).with_suffix(".failed.safetensors")
-            self.save(path, batch=self.batch(data))
-            message += f", and {path} holds them with the batch of the step"
+            try:
+                self.save(path, batch=self.batch(data))
+                message += f", and {path} holds them with the batch of the step"
+            except OSError as error:
+                message += f", which could not be kept: {error}"
         raise FloatingPointError(message)
 
     def save(self, path: str | os.PathLike, **more: Tensor) -> None:
@@ -368,6 +423,6 @@ class _Run:
             checkpoints.load_into(module, checkpoints.part(tensors, name), path)
         for name in NUMBERS:
             setattr(self, name, metadata[name])
-        self.ema.n_averaged.fill_(self.step)
+        self.ema.updates = self.step
         checkpoints.load_optimizer(self.optimizer, checkpoints.part(tensors, "optimizer"))
         checkpoints.load_random_states(self.generator, random_states)
