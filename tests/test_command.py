@@ -281,7 +281,8 @@ def test_mixed_precision_trains(tmp_path):
     full, mixed = (journal.read(tmp_path / name / "log.csv") for name in ("full", "mixed"))
     for a, b in zip(full, mixed, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=0.01)
-    assert 0 < distance(tmp_path / "full", tmp_path / "mixed") < 0.5
+    # Measured: 0.06; a run that draws other times is 1.1 away.
+    assert 0 < distance(tmp_path / "full", tmp_path / "mixed") < 0.2
     assert {t.dtype for n, t in tensors(tmp_path / "mixed").items() if n[:3] == "ema"} == {
         torch.float32
     }

@@ -63,9 +63,14 @@ def without_strategy(more: tuple[str, ...]) -> tuple[str, ...]:
     return more[2:] if more[:1] == ("--strategy",) else more
 
 
-def check_same(one: Path, two: Path, tolerance: float = 1e-4) -> None:
-    """The same weights and the same log, up to rounding; the same random states."""
-    assert distance(one, two) < 20 * tolerance
+def check_same(one: Path, two: Path, mixed: bool = False) -> None:
+    """The same weights and the same log, up to rounding; the same random states.
+
+    How far the weights are apart was measured as 0.001 to 0.002 (0.02 in mixed precision); runs
+    that draw other times are 1.1 apart.
+    """
+    tolerance, apart = (5e-3, 0.1) if mixed else (1e-4, 0.01)
+    assert distance(one, two) < apart
     logs = [journal.read(folder / "log.csv") for folder in (one, two)]
     assert [row["step"] for row in logs[0]] == [*range(1, 7)]
     for a, b in zip(*logs, strict=True):
@@ -87,8 +92,7 @@ def test_two_processes_are_one_with_the_same_batch(launch, alone, tmp_path, more
     ended = launch(arguments(out, *more), ranks=2)
     assert ended.codes == [0, 0], ended.err
     assert "averaged weights after 6 steps" in ended.out[0] and ended.out[1] == ""
-    mixed = "bf16-mixed" in more
-    check_same(alone(*without_strategy(more)), out, 5e-3 if mixed else 1e-4)
+    check_same(alone(*without_strategy(more)), out, mixed="bf16-mixed" in more)
     # The first process alone has written, and each file once.
     written = {"checkpoint.safetensors", "weights.safetensors", "log.csv", "tensorboard"}
     pictures = {"samples"} if "--images" in more else set()

@@ -75,17 +75,10 @@ def _some(engine: "Fabric", mine: bool, act: Callable[[], T]) -> T | None:
         result = act() if mine else None
     except Exception as error:  # of any kind: the others would wait for this process in vain
         failure = error
-    if _anywhere(engine, failure is not None):
+    failed = torch.tensor(float(failure is not None), device=engine.device)
+    if engine.all_reduce(failed, reduce_op="sum") > 0:
         raise failure or ElsewhereError("another process has failed")
     return result
-
-
-def _anywhere(engine: "Fabric", here: bool) -> bool:
-    """Whether this is so in any process."""
-    if engine.world_size == 1:
-        return here  # an accelerator need not be waited for
-    number = torch.tensor(float(here), device=engine.device)
-    return bool(engine.all_reduce(number, reduce_op="sum") > 0)
 
 
 def _processes(given: argparse.Namespace) -> tuple[int, int]:
@@ -116,7 +109,7 @@ def _shard(objective: nn.Module, mesh: "DeviceMesh") -> nn.Module:
 
 @contextmanager
 def stopping(engine: "Fabric") -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C and SIGTERM into a question: whether any process has been asked to stop.
+    """Turn Ctrl-C and SIGTERM into a question: whether this process has been asked to stop.
 
     The first asks the run to end after its step, with a checkpoint; the second ends it at once.
     """
@@ -133,12 +126,9 @@ def stopping(engine: "Fabric") -> Iterator[Callable[[], bool]]:
             os.write(2, b"\nStopping after this step; once more to stop at once\n")
         since = since or time.monotonic()
 
-    def stopped() -> bool:
-        return _anywhere(engine, since is not None)
-
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stopped
+        yield lambda: since is not None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

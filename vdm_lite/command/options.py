@@ -139,20 +139,20 @@ def _train(p: argparse.ArgumentParser) -> None:
     group = p.add_argument_group("optimization")
     group.add_argument(
         "--steps", type=count, default=10_000,
-        help="updates in all, 10000 being 71 times through the bundled images; with --resume and "
-        "more of them a run grows longer, best before its rate falls",
+        help="updates in all, 10000 being 71 times through the bundled images; --resume with more "
+        "makes a run longer, best before its rate falls",
     )  # fmt: skip
     group.add_argument("--batch-size", type=count, default=64, help="images of all processes")
     group.add_argument("--lr", type=positive, default=2e-3, help="learning rate of AdamW")
     group.add_argument("--warmup", type=whole, default=200, help="steps over which it rises")
     group.add_argument(
-        "--decay", type=whole, help="last steps, over which it falls to 0 (default: a third; "
-        "with --resume what the run began with)",
+        "--decay", type=whole, help="last steps, over which it falls to 0 (default: a third, or "
+        "with --resume as before)",
     )  # fmt: skip
     group.add_argument(
-        "--clip", type=positive, default=1.0, help="longest gradient: longer ones are scaled down "
-        "to it; those of costs in nats per image are a thousand times as long, so 1 gives all "
-        "steps one length",
+        "--clip", type=positive, default=1.0, help="norm that longer gradients are scaled down "
+        "to; costs in nats per image have gradients with norms in the thousands (grad_norm in the "
+        "log), so that 1 normalizes each",
     )  # fmt: skip
     group.add_argument("--ema", type=fraction, default=0.999, help="decay of the averaged weights")
     group.add_argument("--accumulate", type=count, default=1, help="parts that make a batch")
@@ -160,8 +160,8 @@ def _train(p: argparse.ArgumentParser) -> None:
 
     group = p.add_argument_group(
         "engine (Lightning Fabric; works under torchrun)",
-        "Tested on the CPU, with one process and with two. CUDA and MPS take the same way, but "
-        "nobody has run them yet.",
+        "Tested on the CPU, with one process and with two. CUDA and MPS take the same way through "
+        "the code, but nobody has run it there yet.",
     )
     _device(group)
     group.add_argument(
