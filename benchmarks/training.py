@@ -3,8 +3,9 @@
 The data are the Fashion-MNIST images that ship with the library, 28x28, 8 bits. Each model is
 trained by its own usual loss on its own noise levels, in a process of its own, one after the other.
 Everything else is the same for all: about 1 M parameters, three resolutions, batches and their
-order, AdamW at one learning rate, clipping, averaged weights. Then one evaluator gives the bound of
-each on the test images, in continuous time between the end points that it was trained on.
+order, AdamW at one learning rate, gradients clipped to norm 1, averaged weights. Then one evaluator
+gives the bound of each on the test images, in continuous time between the end points that it was
+trained on.
 """
 
 import argparse
@@ -27,15 +28,17 @@ LOSSES = {
     "diffusers": "squared error of the noise, DDPMScheduler's 1,000 levels",
 }
 NOTES = """\
-bits/dim = prior + reconstruction + diffusion: the bound on -log2 p(x), ± its standard error over
-the images (too large early on: it takes the spread of a batch over noise levels for chance). It is
+bits/dim = prior + reconstruction + diffusion: the bound on -log2 p(x), ± its standard error. It is
 what our model is trained for, and no peer is: their usual losses weigh noise levels for the look of
 samples, which nothing here measures. The levels that they leave out at the clean end (see logsnr)
 come back as reconstruction. Packages with 1,000 noise levels are asked between them, too; "own
 table" is their bound with those levels alone, as T = 999 layers.
 Loss, noise levels, output and U-Net differ all at once: this compares each package as it comes. One
-learning rate serves all; the peers' examples take smaller ones for much longer runs. Minutes of
-training say how fast a model gets going, not how good it gets.
+learning rate serves all; the peers' examples take smaller ones for much longer runs. So does one
+clip, but it does not do the same to all: our costs are sums over an image, in nats, and the norms
+of their gradients are in the thousands, so that each is normalized; the peers' are means over
+pixels, with norms about 1 or below, so that few are touched. Minutes of training say how fast a
+model gets going, not how good it gets.
 Memory is the peak of the process at the end of training; "added" is what training added to the
 program with its packages loaded and its model built."""
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from vdm_lite import checkpoints, training
 from vdm_lite.checkpoints import CheckpointError
-from vdm_lite.config import OUTPUTS, SCHEDULES, ModelConfig, load_model
+from vdm_lite.config import OUTPUTS, SCHEDULES, ModelConfig, load, load_model
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.likelihood import Discretized
 
@@ -68,6 +68,11 @@ def test_ends_of_a_learned_schedule_are_trained_on_request(train_ends):
         ({"blocks": 0}, "blocks: expected a whole number"),
         ({"widths": ()}, r"widths: expected one width or more, got \(\)"),
         ({"widths": (8, 0)}, "widths: expected a whole number >= 1, got 0"),
+        (
+            {"exponents": (6, 2000)},
+            r"exponents: expected whole numbers from 0 to 20, got \(6, 2000",
+        ),
+        ({"exponents": (-1,)}, "exponents: expected whole numbers from 0 to 20"),
         ({"output": "noises"}, "output: expected one of noise, image, .* got noises"),
         ({"schedule": "quadratic"}, "schedule: expected one of linear, .* got quadratic"),
         ({"train_ends": True}, "train_ends: expected schedule learned, got linear"),
@@ -110,7 +115,16 @@ def test_a_checkpoint_gives_the_averaged_model(tmp_path):
 
 @pytest.mark.parametrize(
     "config",
-    [{}, {"model": None}, {"model": 3}, {"model": {"width": 3}}, [], {"model": {"widths": [0]}}],
+    [
+        {},
+        [],
+        {"model": None},
+        {"model": 3},
+        {"model": {"width": 3}},
+        {"model": {"widths": [0]}},
+        {"model": {"exponents": ["6"]}},
+        {"model": {"logsnr_max": -9.0}},
+    ],
 )
 def test_a_file_without_a_configuration_is_refused(tmp_path, config):
     checkpoints.write(tmp_path / "w", {}, {"config": config})
@@ -126,6 +140,12 @@ def test_weights_of_another_architecture_are_refused(tmp_path, change):
     save(tmp_path / "w", {"model": values})
     with pytest.raises(CheckpointError, match=r"w: expected \S+ to be .* as in Variational"):
         load_model(tmp_path / "w")
+
+
+def test_the_metadata_come_with_the_model(tmp_path):
+    save(tmp_path / "w", config := {"model": SMALL.plain(), "note": "kept"})
+    model, metadata = load(tmp_path / "w")
+    assert isinstance(model, VariationalDiffusion) and metadata["config"] == config
 
 
 def test_foreign_and_truncated_and_missing_files_are_refused(tmp_path):
