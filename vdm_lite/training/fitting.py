@@ -5,15 +5,13 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from copy import deepcopy
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from vdm_lite import checkpoints, checks, shards
@@ -41,37 +39,22 @@ class Step(NamedTuple):
     """The model with averaged weights, in evaluation mode: the one to evaluate and to sample."""
 
 
-@dataclass
-class Average:
-    """The exponential moving average of a model's weights that :func:`averaged` makes.
-
-    It counts its updates itself: torch's ``AveragedModel`` reads them from the device every time.
-    """
-
-    module: nn.Module
-    decay: float
-    updates: int = 0
-
-    @torch.no_grad()
-    def update_parameters(self, model: nn.Module) -> None:
-        """Take in the weights of ``model``; its buffers are copied."""
-        n = self.updates
-        decay = min(self.decay, (1 + n) / (10 + n)) if n else 0.0
-        move = get_ema_multi_avg_fn(decay)
-        move([*self.module.parameters()], [p.detach() for p in model.parameters()], n)
-        for mine, given in zip(self.module.buffers(), model.buffers(), strict=True):
-            mine.copy_(given)
-        self.updates += 1
-
-
-def averaged(model: nn.Module, decay: float = 0.999) -> Average:
+def averaged(model: nn.Module, decay: float = 0.999) -> AveragedModel:
     """Exponential moving average of the weights, with warm-up.
 
     The first ``update_parameters(model)`` copies the weights, and n updates later the decay is
     min(decay, (1+n)/(10+n)): a short run is not averaged with its own random start (eq-ema-warmup).
-    Evaluate ``.module``.
+    Evaluate ``.module``. Move that alone to an accelerator: the count of updates stays on the CPU,
+    where it can be read without waiting.
     """
-    return Average(deepcopy(model).eval().requires_grad_(False), decay)
+
+    def average(mine: list[Tensor], given: list[Tensor], _count: Tensor | int) -> None:
+        n = int(ema.n_averaged)
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(mine, given, n)
+
+    ema = AveragedModel(model, multi_avg_fn=average)
+    ema.module.eval().requires_grad_(False)
+    return ema
 
 
 def backward(
@@ -423,6 +406,6 @@ class _Run:
             checkpoints.load_into(module, checkpoints.part(tensors, name), path)
         for name in NUMBERS:
             setattr(self, name, metadata[name])
-        self.ema.updates = self.step
+        self.ema.n_averaged.fill_(self.step)
         checkpoints.load_optimizer(self.optimizer, checkpoints.part(tensors, "optimizer"))
         checkpoints.load_random_states(self.generator, random_states)
