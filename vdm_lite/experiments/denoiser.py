@@ -30,7 +30,10 @@ def trained() -> VariationalDiffusion:
 
 
 def log() -> list[dict[str, float]]:
-    """The rows of its log, as :func:`vdm_lite.journal.read` gives them."""
+    """The rows of its log, as :func:`vdm_lite.journal.read` gives them.
+
+    Its standard errors are by the spread over images, an older estimate that is too large.
+    """
     return journal.read(LOG)
 
 
