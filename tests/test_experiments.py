@@ -19,8 +19,7 @@ def test_short_row_of_the_shipped_results(name):
     shipped = next(row for row in module.results()["rows"] if row["steps"] == module.SHORT)
     again = module.row(*list(shipped.values())[:3])
     assert again.keys() == shipped.keys()
-    # The standard errors in these files are by the spread over images, those of today are not.
-    numbers = {key: value for key, value in shipped.items() if key not in (name[:-1], "error")}
+    numbers = {key: value for key, value in shipped.items() if key != name[:-1]}
     for key, value in numbers.items():
         assert again[key] == pytest.approx(value, rel=1e-3), key
 
