@@ -159,23 +159,26 @@ def test_numbers_reach_the_optimizer(caught, option, value, name):
     assert caught(option, value)[name] == value
 
 
-def test_a_third_of_the_steps_decays(monkeypatch, tmp_path, caught):
-    given = arguments(tmp_path, "--steps", 31)
+def without_decay(given: list[str]) -> list[str]:
     at = given.index("--decay")
-    del given[at : at + 2]
-    with pytest.raises(Caught) as error:
-        command.main(given)
-    assert error.value.args[0]["decay"] == 10
+    return given[:at] + given[at + 2 :]
 
 
-def test_a_run_that_goes_on_keeps_its_decay(monkeypatch, tmp_path, caught, finished):
-    shutil.copy(finished / "checkpoint.safetensors", tmp_path)  # without any
-    given = arguments(tmp_path, "--steps", 31, "--resume")
-    at = given.index("--decay")
-    del given[at : at + 2]
+@pytest.mark.parametrize(("more", "lengths"), [((), (10_000, 3333)), (("--steps", 31), (31, 10))])
+def test_a_third_of_the_steps_decays(tmp_path, caught, more, lengths):
     with pytest.raises(Caught) as error:
-        command.main(given)
-    assert error.value.args[0]["decay"] == 0
+        command.main(without_decay(arguments(tmp_path, *more)))
+    got = error.value.args[0]
+    assert (got["steps"], got["decay"]) == lengths
+
+
+@pytest.mark.parametrize(("more", "steps"), [((), 6), (("--steps", 31), 31)])
+def test_a_run_that_goes_on_keeps_its_steps_and_its_decay(tmp_path, caught, finished, more, steps):
+    shutil.copy(finished / "checkpoint.safetensors", tmp_path)  # 6 steps, no decay
+    with pytest.raises(Caught) as error:
+        command.main(without_decay(arguments(tmp_path, *more, "--resume")))
+    got = error.value.args[0]
+    assert (got["steps"], got["decay"]) == (steps, 0)
 
 
 @pytest.mark.parametrize("name", options.WEIGHTINGS)
@@ -394,6 +397,39 @@ def test_a_step_beyond_a_million_keeps_its_digits(tmp_path):
     assert journal.read(tmp_path / "log.csv")[0]["step"] == 1_234_567
 
 
+def test_a_failure_of_tensorboard_is_not_called_one_of_the_log(tmp_path, monkeypatch):
+    def full():
+        raise OSError("disk full")
+
+    log = journal.Journal(tmp_path, 0)
+    monkeypatch.setattr(log.board, "flush", full)
+    monkeypatch.setattr(log.board, "close", full)
+    wanted = f"^{tmp_path / 'tensorboard'}: cannot be written: disk full"
+    with pytest.raises(OSError, match=wanted):
+        log.write(1, {"loss": 1.0})
+    assert [row["step"] for row in journal.read(tmp_path / "log.csv")] == [1]
+    with pytest.raises(OSError, match=wanted):
+        log.close()
+    monkeypatch.undo()
+    log.close()
+
+
+@pytest.mark.parametrize(("batch_size", "wanted"), [(8, 30), (64, 64), (300, 250)])
+def test_what_training_takes_at_a_time_is_evaluated_at_a_time(
+    tmp_path, monkeypatch, batch_size, wanted
+):
+    """So that a smaller batch helps against too little memory; 30 for the error's sake."""
+    sizes, evaluate = [], watching.evaluate
+
+    def spy(*given, batch_size, **more):
+        sizes.append(batch_size)
+        return evaluate(*given, batch_size=batch_size, **more)
+
+    monkeypatch.setattr(watching, "evaluate", spy)
+    assert command.main(arguments(tmp_path, "--steps", 1, "--batch-size", batch_size)) == 0
+    assert sizes == [wanted]
+
+
 def test_tensorboard_shows_the_rows_of_the_log(finished):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -610,6 +646,32 @@ def test_ctrl_c_ends_after_the_step_with_a_checkpoint(launch, tmp_path, number):
     assert same(tmp_path / "straight", tmp_path / "run")
 
 
+def test_a_stopped_run_goes_on_to_the_steps_it_was_given(launch, refused, tmp_path, capsys):
+    given = without_decay(arguments(tmp_path / "run"))
+    ended = launch([*given, "--steps", "9"], events=[(0, {"signals": [signal.SIGINT]})])
+    assert ended.out == ["Stopped after step 1 of 9; go on with --resume\n"]
+    # Its rate is to fall over three steps.
+    assert "--steps: expected at least 3, as in" in refused(*given, "--resume", "--steps", 2)
+    assert command.main([*given, "--resume"]) == 0
+    assert command.main(without_decay(arguments(tmp_path / "straight", "--steps", 9))) == 0
+    assert same(tmp_path / "straight", tmp_path / "run")
+    capsys.readouterr()
+    assert "--steps: expected at least 9, as in" in refused(*given, "--resume", "--steps", 2)
+
+
+def test_a_checkpoint_that_does_not_hold_its_steps_has_to_be_told(refused, finished, tmp_path):
+    """Older ones did not."""
+    copy = shutil.copytree(finished, tmp_path / "run")
+    found, metadata = checkpoints.read(copy / "checkpoint.safetensors")
+    del metadata["steps"]
+    checkpoints.write(copy / "checkpoint.safetensors", found, metadata)
+    given = arguments(copy, "--resume", "--seed", 3, "--ema", 0.5)
+    file = copy / "checkpoint.safetensors"
+    assert f"--steps: give their number, which {file} does not hold" in refused(*given)
+    assert command.main([*given, "--steps", "7"]) == 0
+    assert checkpoints.read_metadata(file)["steps"] == 7
+
+
 def test_a_second_ctrl_c_ends_at_once(launch, tmp_path):
     given = arguments(tmp_path / "run", "--steps", 9, "--every", 2)
     late = "import time; time.sleep(2.5)"
@@ -751,7 +813,10 @@ def test_too_little_memory_is_one_line(refused, finished, tmp_path, monkeypatch)
 
     for module, name in ((train_command, "fit"), (evaluating, "evaluate"), (sampling, "sample")):
         monkeypatch.setattr(module, name, full)
-    assert "--accumulate" in refused(*arguments(tmp_path / "run"))
+    for rank in ("0", "1"):  # each process has a device of its own
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        line = refused(*arguments(tmp_path / rank))
+        assert all(option in line for option in ("--accumulate", "--batch-size", "--images"))
     given = ("--checkpoint", finished / "weights.safetensors", "--device", "cpu")
     assert "--images" in refused("sample", *given, "--out", tmp_path / "x.png")
     assert command.main(["evaluate", *map(str, given)]) == 2  # its heading has been printed
@@ -771,14 +836,17 @@ def test_errors_are_told_in_options():
         ("logsnr_max, other: expected x", "--logsnr-max, other: expected x"),
         ("model: expected steps", "model: expected steps"),
         ("a/steps: expected x", "a/steps: expected x"),
-        ("f: expected a run with ema_decay = 1, got 2", "f: expected a run with --ema = 1, got 2"),
-        (
-            "f: expected a run with config.data.held_out = 1",
-            "f: expected a run with --held-out = 1",
-        ),
-        ("f: expected a run with config.data.name = x", "f: expected a run with --data = x"),
+        ("two\n lines", "two lines"),
     ):
-        assert options.as_options(message, known) == wanted
+        assert options.as_options(ValueError(message), known) == wanted
+    for setting, wanted in (
+        ("ema_decay", "--ema"),
+        ("config.data.held_out", "--held-out"),
+        ("config.data.name", "--data"),
+    ):  # of a file that is called like an option
+        error = checkpoints.CheckpointError("steps", f"a run with {setting} = 1", 2)
+        line = options.as_options(error, known)
+        assert line == f"steps: expected a run with {wanted} = 1, got 2"
 
 
 def test_a_device_that_is_not_here(refused, tmp_path, finished, monkeypatch):
@@ -895,7 +963,7 @@ def test_resume_from_a_damaged_or_foreign_file(refused, tmp_path, finished):
     save_file({"w": torch.ones(1)}, file)
     assert "expected metadata of the format 'vdm_lite-checkpoint'" in refused(*given)
     file.write_bytes((finished / "weights.safetensors").read_bytes())
-    assert "got a file of weights alone" in refused(*given)
+    assert "got a file of weights alone" in refused(*given, "--steps", 6)
 
 
 @pytest.mark.parametrize("name", ["evaluate", "sample"])

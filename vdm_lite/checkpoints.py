@@ -8,7 +8,8 @@ evaluate) and, where a run can resume from the file, also ``model.*``, ``optimiz
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,23 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises CheckpointError for a file that is missing, truncated, written by something else, or
     written by a version of the format that this library does not know.
     """
+    with _opened(path) as (file, metadata):
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+
+
+def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
+    """The metadata alone, without reading the tensors; errors as in :func:`read`."""
+    with _opened(path) as (_, metadata):
+        return metadata
+
+
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[tuple[safetensors.safe_open, dict[str, Any]]]:
     if not Path(path).is_file():
         raise CheckpointError(path, "a checkpoint file", "no such file")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = _header(path, file.metadata() or {})
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+            yield file, _header(path, file.metadata() or {})
     except safetensors.SafetensorError as error:
         raise CheckpointError(path, "a complete safetensors file", error) from error
 

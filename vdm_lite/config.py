@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vdm_lite import checks, nets
-from vdm_lite.checkpoints import CheckpointError, check_weights, part, read
+from vdm_lite.checkpoints import CheckpointError, load_into, part, read
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.likelihood import Discretized
 from vdm_lite.parameterization import FLOW, IMAGE, NOISE, SCORE, VELOCITY
@@ -103,7 +103,5 @@ def load(path: str | os.PathLike) -> tuple[VariationalDiffusion, dict[str, Any]]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         wanted = "a checkpoint of vdm-lite train"
         raise CheckpointError(path, wanted, f"a config with {error!r}") from error
-    weights = part(tensors, "ema")
-    check_weights(model, weights, path)
-    model.load_state_dict(weights)
+    load_into(model, part(tensors, "ema"), path)
     return model.eval().requires_grad_(False), metadata

@@ -2,6 +2,9 @@
 
 import csv
 import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vdm_lite.checkpoints import write_bytes
@@ -58,20 +61,30 @@ class Journal:
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
-        """Add a row, on the disk when this returns. ``OSError`` names the file if that fails."""
-        try:
-            with self.path.open("a", newline="") as file:
-                form = csv.DictWriter(file, self.columns, lineterminator="\n")
-                form.writerow(_plain({"step": step, **numbers}))
+        """Add a row, with the operating system when this returns.
+
+        ``OSError`` names the file, or the folder of TensorBoard, that cannot be written.
+        """
+        with _naming(self.path), self.path.open("a", newline="") as file:
+            form = csv.DictWriter(file, self.columns, lineterminator="\n")
+            form.writerow(_plain({"step": step, **numbers}))
+        with _naming(self.board.log_dir):
             for name, value in numbers.items():
                 self.board.add_scalar(name, value, step)
             self.board.flush()
-        except OSError as error:
-            raise OSError(f"{self.path}: cannot be written: {error}") from error
 
     def close(self) -> None:
-        """Finish the files."""
-        self.board.close()
+        """Finish the files. ``OSError`` as in :meth:`write`."""
+        with _naming(self.board.log_dir):
+            self.board.close()
+
+
+@contextmanager
+def _naming(path: str | os.PathLike) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written: {error}") from error
 
 
 def _plain(row: dict[str, float]) -> dict[str, str]:

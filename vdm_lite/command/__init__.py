@@ -12,11 +12,13 @@ from collections.abc import Sequence
 
 import torch
 
-from vdm_lite.command import engines, evaluating, options, sampling, training
+from vdm_lite.command import evaluating, options, sampling, training
+from vdm_lite.engine import ElsewhereError
 
 COMMANDS = {"train": training.run, "evaluate": evaluating.run, "sample": sampling.run}
 LESS_MEMORY = {
-    "train": "a larger --accumulate, which changes nothing else, or a smaller --batch-size",
+    "train": "a larger --accumulate, which changes nothing else, a smaller --batch-size, "
+    "or fewer --images",
     "evaluate": "a smaller --batch-size",
     "sample": "fewer --images",
 }
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except torch.cuda.OutOfMemoryError:
         advice = LESS_MEMORY[given.command]
         return _complain(given, MemoryError(f"the device is out of memory: take {advice}"), 2)
-    except engines.ElsewhereError:
+    except ElsewhereError:
         return 2
     except (ValueError, OSError) as error:
         return _complain(given, error, 2)
@@ -47,7 +49,7 @@ def train(arguments: Sequence[str] | None = None) -> int:
 
 def _complain(given: argparse.Namespace, error: Exception, code: int) -> int:
     # All processes are given the same options: one of each machine says what is wrong with them.
-    if isinstance(error, OSError) or os.environ.get("LOCAL_RANK", "0") == "0":
-        message = options.as_options(" ".join(str(error).split()), vars(given))
-        print(f"vdm-lite: {message}", file=sys.stderr)
+    # What a process has met is said by itself.
+    if isinstance(error, OSError | MemoryError) or os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"vdm-lite: {options.as_options(error, vars(given))}", file=sys.stderr)
     return code

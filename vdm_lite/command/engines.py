@@ -7,25 +7,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from vdm_lite import checks, shards
 from vdm_lite.command import sources
+from vdm_lite.engine import T, some
 from vdm_lite.nets.unet import Block
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import ModelParallelStrategy
     from torch.distributed.device_mesh import DeviceMesh
-
-T = TypeVar("T")
-
-
-class ElsewhereError(RuntimeError):
-    """Another process has failed, and says why."""
 
 
 def launch(given: argparse.Namespace) -> "Fabric":
@@ -51,34 +46,14 @@ def launch(given: argparse.Namespace) -> "Fabric":
     return engine
 
 
-def first(engine: "Fabric", act: Callable[[], T]) -> T | None:
-    """Let the first process act while the others wait; what came of it, None in the others.
-
-    If it fails, all end: here with its error, in the others with ``ElsewhereError``.
-    """
-    return _some(engine, engine.is_global_zero, act)
-
-
 def in_turn(engine: "Fabric", act: Callable[[], T]) -> T:
     """Let the first process of each machine act, then the others, who find there what it fetched.
 
-    If one fails, all end, as with :func:`first`.
+    If one fails, all end, as with :func:`vdm_lite.engine.first`.
     """
     leads = engine.local_rank == 0
-    one, other = _some(engine, leads, act), _some(engine, not leads, act)
+    one, other = some(engine, leads, act), some(engine, not leads, act)
     return one if leads else other
-
-
-def _some(engine: "Fabric", mine: bool, act: Callable[[], T]) -> T | None:
-    result = failure = None
-    try:
-        result = act() if mine else None
-    except Exception as error:  # of any kind: the others would wait for this process in vain
-        failure = error
-    failed = torch.tensor(float(failure is not None), device=engine.device)
-    if engine.all_reduce(failed, reduce_op="sum") > 0:
-        raise failure or ElsewhereError("another process has failed")
-    return result
 
 
 def _processes(given: argparse.Namespace) -> tuple[int, int]:

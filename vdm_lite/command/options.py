@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from vdm_lite import times, weighting
+from vdm_lite.checkpoints import CheckpointError
 from vdm_lite.config import OUTPUTS, SCHEDULES, ModelConfig
 from vdm_lite.samplers import ancestral_step, ddim_step
 
@@ -34,8 +35,9 @@ CALLED = {"ema_decay": "ema", "exponents": "fourier", "name": "data"}
 """Options that are called otherwise in the library."""
 
 
-def as_options(message: str, options: Container[str]) -> str:
+def as_options(error: Exception, options: Container[str]) -> str:
     """An error of the library in words of the command line: what it names are ``options`` here."""
+    message = " ".join(str(error).split())
 
     def option(name: str) -> str:
         name = CALLED.get(name, name)
@@ -49,7 +51,8 @@ def as_options(message: str, options: Container[str]) -> str:
             return "images to train on (--data, --held-out)"
         return option(found[0].rpartition(".")[2])
 
-    message = re.sub(r"^\w+(, \w+)*(?=: expected )", names, message)
+    if not isinstance(error, CheckpointError):  # which names its file first
+        message = re.sub(r"^\w+(, \w+)*(?=: expected )", names, message)
     return re.sub(r"(?<=expected a run with )[\w.]+(?= = )", setting, message)
 
 
@@ -138,9 +141,9 @@ def _train(p: argparse.ArgumentParser) -> None:
 
     group = p.add_argument_group("optimization")
     group.add_argument(
-        "--steps", type=count, default=10_000,
-        help="updates in all, 10000 being 71 times through the bundled images; --resume with more "
-        "makes a run longer, best before its rate falls",
+        "--steps", type=count, help="updates in all (default: 10000, 71 times through the bundled "
+        "images, or with --resume as before); --resume with more makes a run longer, best before "
+        "its rate falls",
     )  # fmt: skip
     group.add_argument("--batch-size", type=count, default=64, help="images of all processes")
     group.add_argument("--lr", type=positive, default=2e-3, help="learning rate of AdamW")

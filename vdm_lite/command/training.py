@@ -21,7 +21,9 @@ from vdm_lite.command import engines, options, sources
 from vdm_lite.command.watching import watch
 from vdm_lite.config import ModelConfig
 from vdm_lite.diffusion import VariationalDiffusion
+from vdm_lite.engine import first
 from vdm_lite.training import Step, fit
+from vdm_lite.training.fitting import NUMBERS
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -42,13 +44,14 @@ def run(given: argparse.Namespace) -> int:
     config = _config(given, wanted, source, len(held_out))
     with engines.stopping(engine) as stopped:
         try:
+            given.steps, given.decay = _lengths(given)
             steps = _fit(given, model, train, config, engine, stopped)
         except CheckpointError as error:
             advice = "go on with the options of that run, or start another in another --out"
             raise ValueError(f"{error}; {advice}") from error
         reached = watch(given, steps, held_out, engine)
     # All wait for the report: an engine takes a process that ends early for one that failed.
-    engines.first(engine, partial(_report, given, reached))
+    first(engine, partial(_report, given, reached))
     return 0 if reached.step == given.steps else 130
 
 
@@ -69,7 +72,7 @@ def _check(given: argparse.Namespace) -> None:
                          "--schedule learned")  # fmt: skip
     if given.compile and (given.strategy == "fsdp" or given.schedule == "learned"):
         raise ValueError("--compile: expected neither --strategy fsdp nor --schedule learned, "
-                         "which nobody has tried with it")  # fmt: skip
+                         "which no test covers")  # fmt: skip
     given.out.mkdir(parents=True, exist_ok=True)
 
 
@@ -130,7 +133,7 @@ def _fit(
         given.batch_size,
         given.lr,
         warmup=given.warmup,
-        decay=_decay(given),
+        decay=given.decay,
         clip=given.clip,
         ema_decay=given.ema,
         seed=given.seed,
@@ -145,12 +148,14 @@ def _fit(
     )
 
 
-def _decay(given: argparse.Namespace) -> int:
-    """The last steps, over which the rate falls: as given, or as in the run that goes on."""
-    if given.decay is not None:
-        return given.decay
-    before = checkpoints.read(given.out / CHECKPOINT)[1] if given.resume else {}
-    return before.get("decay", given.steps // 3)
+def _lengths(given: argparse.Namespace) -> tuple[int, int]:
+    """Steps, and the last of them over which the rate falls: as given, or as in the run before."""
+    path = given.out / CHECKPOINT
+    before = checkpoints.read_metadata(path) if given.resume else {"steps": 10_000}
+    steps = given.steps or before.get("steps")
+    if steps is None:  # a file from before they were kept
+        raise ValueError(f"--steps: give their number, which {path} does not hold")
+    return steps, before.get("decay", steps // 3) if given.decay is None else given.decay
 
 
 def _report(given: argparse.Namespace, reached: Step) -> None:
@@ -172,6 +177,6 @@ def extract(checkpoint: Path, path: Path) -> None:
     tensors, metadata = checkpoints.read(checkpoint)
     averaged = checkpoints.join(ema=checkpoints.part(tensors, "ema"))
     about = {name: metadata.pop(name) for name in ("config", "step")}
-    others = ("format", "version", "loss", "grad_norm", "rate")
+    others = ("format", "version", *NUMBERS)
     settings = {name: value for name, value in metadata.items() if name not in others}
     checkpoints.write(path, averaged, {**about, "settings": settings})

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vdm_lite.command import engines, pictures
+from vdm_lite.command import pictures
 from vdm_lite.command.sampling import draw
 from vdm_lite.elbo import bits_per_dim
+from vdm_lite.engine import first
 from vdm_lite.evaluation import evaluate
 from vdm_lite.journal import COSTS, Journal
 from vdm_lite.samplers import ancestral_step
@@ -29,13 +30,13 @@ def watch(
 ) -> Step:
     """Run through the steps; log, evaluate and draw on the way. The last step.
 
-    A run that is resumed begins with the step of its checkpoint. If the log lacks that, the run was
-    killed between the two, and what was due there is done now.
+    A run that is resumed begins with the step of its checkpoint. If the log lacks that, what was
+    due there is done now.
     """
     log = _Log(given, engine, held_out[0].numel())
     try:
-        step = first = next(steps)
-        for step in chain([] if log.begin(first.step) else [first], steps):
+        step = start = next(steps)
+        for step in chain([] if log.begin(start.step) else [start], steps):
             log.see(step)
             last = step.step == given.steps
             numbers = log.of_training() if last or step.step % given.log_every == 0 else {}
@@ -62,7 +63,7 @@ class _Log:
 
     def begin(self, step: int) -> bool:
         """Open the files at the first step that is seen: whether the log has a row of it."""
-        self.journal = engines.first(self.engine, lambda: Journal(self.given.out, step, self.loss))
+        self.journal = first(self.engine, lambda: Journal(self.given.out, step, self.loss))
         if self.given.resume:
             self.counted, self.began = step, time.monotonic()
         return self.engine.broadcast(self.journal and self.journal.reached == step)
@@ -92,7 +93,7 @@ class _Log:
 
     def write(self, numbers: dict[str, float]) -> None:
         """Write a row of the step seen last."""
-        engines.first(self.engine, lambda: self.journal.write(self.step.step, numbers))
+        first(self.engine, lambda: self.journal.write(self.step.step, numbers))
 
     def close(self) -> None:
         """Finish the files."""
@@ -104,7 +105,9 @@ def _measure(
     given: argparse.Namespace, step: Step, held_out: Tensor, engine: "Fabric"
 ) -> dict[str, float]:
     """Bits/dim of held-out images, one draw each; a grid of samples beside it."""
-    report = evaluate(step.averaged, held_out, fabric=engine)
+    # Fewer at a time where training takes few, but not so few that the error comes out too large.
+    at_once = min(250, max(30, given.batch_size))
+    report = evaluate(step.averaged, held_out, batch_size=at_once, fabric=engine)
     if given.images:  # on all processes: weights in pieces need all of them
         model = step.averaged
         like = next(model.parameters())
@@ -113,5 +116,5 @@ def _measure(
         levels = draw(model, shape, GRID_STEPS, ancestral_step, generator)
         path = given.out / "samples" / f"step_{step.step:07d}.png"
         canvas = pictures.grid(levels, model.likelihood.levels)
-        engines.first(engine, partial(pictures.write_png, path, canvas))
+        first(engine, partial(pictures.write_png, path, canvas))
     return {name: getattr(report, name) for name in COSTS}

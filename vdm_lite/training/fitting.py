@@ -16,12 +16,14 @@ from tqdm import tqdm
 
 from vdm_lite import checkpoints, checks, shards
 from vdm_lite.checkpoints import CheckpointError
-from vdm_lite.engine import ALONE, Engine
+from vdm_lite.engine import ALONE, ElsewhereError, Engine, first
 from vdm_lite.randomness import Generator, Share
 from vdm_lite.schedules import Learned
 from vdm_lite.times import Adaptive
 
-NUMBERS = ("step", "loss", "grad_norm", "rate")
+REACHED = ("step", "loss", "grad_norm", "rate")
+NUMBERS = (*REACHED, "steps")
+"""What a checkpoint holds beside the settings of its run: other runs may go on from it."""
 
 
 class Step(NamedTuple):
@@ -187,7 +189,6 @@ def fit(
     and all that the step started from are kept beside ``checkpoint``.
     """
     _check(model, data, steps, batch_size, every)
-    checks.require(0 <= decay <= steps, "decay", f"a number from 0 to steps = {steps}", decay)
     checks.count("accumulate", accumulate)
     parts = accumulate * fabric.world_size
     divides = batch_size % parts == 0
@@ -201,8 +202,9 @@ def fit(
     run = _Run(model, loss or model.loss, keep, settings, steps, accumulate, fabric)
     if checkpoint is not None and Path(checkpoint).exists():
         run.load(checkpoint)
-        done = f"at least {run.step}, as in {checkpoint}"
-        checks.require(run.step <= steps, "steps", done, steps)
+        least = max(run.step, decay)  # `decay` is that of the file by now
+        checks.require(least <= steps, "steps", f"at least {least}, as in {checkpoint}", steps)
+    checks.require(0 <= decay <= steps, "decay", f"a number from 0 to steps = {steps}", decay)
     return _updates(run, data, checkpoint, every, stop, progress and fabric.is_global_zero)
 
 
@@ -364,7 +366,7 @@ class _Run:
             try:
                 self.save(path, batch=self.batch(data))
                 message += f", and {path} holds them with the batch of the step"
-            except OSError as error:
+            except (OSError, ElsewhereError) as error:
                 message += f", which could not be kept: {error}"
         raise FloatingPointError(message)
 
@@ -378,16 +380,8 @@ class _Run:
         )
         tensors = {name: shards.whole(t).cpu() for name, t in (tensors | more).items()}
         numbers = {name: getattr(self, name) for name in NUMBERS}
-        error = None
-        if self.fabric.is_global_zero:
-            try:
-                checkpoints.write(path, tensors, {**self.settings, **numbers})
-            except OSError as failure:
-                error = failure
-        # All stop if the one that writes cannot: the others would wait for it in vain.
-        failed = torch.tensor(float(error is not None), device=self.device)
-        if self.fabric.all_reduce(failed, reduce_op="sum") > 0:
-            raise error or OSError(f"{path}: the first process could not write it")
+        metadata = {**self.settings, **numbers}
+        first(self.fabric, lambda: checkpoints.write(path, tensors, metadata))
 
     def load(self, path: str | os.PathLike) -> None:
         tensors, metadata = checkpoints.read(path)
@@ -404,7 +398,7 @@ class _Run:
             checkpoints.check_weights(module, checkpoints.part(tensors, name), path)
         for name, module in modules.items():
             checkpoints.load_into(module, checkpoints.part(tensors, name), path)
-        for name in NUMBERS:
+        for name in REACHED:
             setattr(self, name, metadata[name])
         self.ema.n_averaged.fill_(self.step)
         checkpoints.load_optimizer(self.optimizer, checkpoints.part(tensors, "optimizer"))

@@ -149,7 +149,7 @@ async function startWorker(tell) {
 /** The kernel's denoiser: {predict(z, logsnr), remove()}. */
 export function kernelDenoiser(model) {
   const view = freshKey();
-  const waiting = new Map(); // by the question's id: that of a stopped run is answered, too
+  const waiting = new Map(); // by the question's id; that of a stopped run may stay unanswered
   let asked = 0;
   const listen = () => {
     const { id, eps, problem } = model.get("_answer");
