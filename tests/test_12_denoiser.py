@@ -411,7 +411,8 @@ def test_figures_draw_what_they_are_given(clean_axes):
     assert len(left.lines) == 4 and len(right.lines) == 3
     assert len(figures.unet(28, (48, 80, 96)).patches) == 7
     plt.figure()
-    assert len(figures.weights_of_average({"a": levels, "b": levels}).lines) == 2
+    paths = {name: torch.rand(2, 9) for name in "abcd"}
+    assert len(figures.learned_ends(levels, paths, 12.3).lines) == 9
     plt.figure()
     assert len(figures.level_costs(levels, {"a": levels, "b": 2 * levels}).lines) == 2
     plt.figure()

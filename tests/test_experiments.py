@@ -57,6 +57,43 @@ def test_noise_errors_are_those_of_the_loss():
     assert errors.mean().item() == pytest.approx(images.DIMS, rel=0.03)
 
 
+def ablated(steps):
+    """The shipped rows of the ablation with so many updates."""
+    return [row for row in ablation.results()["rows"] if row["steps"] == steps]
+
+
+def test_short_row_of_the_ablation():
+    (shipped,) = ablated(ablation.SHORT)
+    again = ablation.row(*list(shipped.values())[:5])
+    assert again.keys() == shipped.keys()
+    for key, value in list(shipped.items())[5:]:
+        assert_close(torch.tensor(again[key]), torch.tensor(value), rtol=1e-3, atol=1e-6)
+
+
+def test_every_case_of_the_ablation_has_its_row():
+    rows = ablated(ablation.STEPS)
+    assert {tuple(row.values())[:4] for row in rows} == set(ablation.CASES)
+    assert len(rows) == len(ablation.CASES) == 20
+    about = ablation.results()["about"]
+    assert about["command"] == "python -m vdm_lite.experiments.ablation"
+    assert not about["commit"].endswith("-changed")
+
+
+def test_rows_of_the_ablation_belong_together():
+    """Three costs make the bound; a path begins at the start, and fixed ends stay there."""
+    for row in ablated(ablation.STEPS):
+        costs = sum(row[name] for name in ablation.COSTS[1:])
+        assert row["bits_per_dim"] == pytest.approx(costs, rel=1e-5)
+        path, start = torch.tensor(row["path"]), torch.tensor(ablation.STARTS[row["start"]])
+        assert path.shape == (ablation.STEPS // ablation.EVERY + 1, 2)
+        late = path[path.shape[0] * 4 // 5 :]  # from step 1200 on
+        assert_close(late.amax(0) - late.amin(0), torch.tensor(row["moved"]))
+        assert_close(path[0], start)
+        learned = row["ends"] == "learned"
+        assert (path[-1] != start).all() if learned else (path == start).all()
+        assert row["loss"] == pytest.approx(row["bits_per_dim"], abs=0.2)
+
+
 @pytest.mark.parametrize("start", ablation.STARTS)
 def test_learned_ends_have_a_straight_line_between_them(start):
     line = ablation.build("with", start, "learned", seed=0).schedule

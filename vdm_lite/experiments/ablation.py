@@ -4,7 +4,7 @@
 
 trains one small U-Net on the bundled Fashion-MNIST at 28x28 for each case and seed, and writes a
 row for each to ``ablation.json`` beside this file. An interrupted run of the same commit goes on
-where it stopped. Seventy minutes on one CPU core.
+where it stopped. An hour on one CPU core.
 
 Kingma et al. (2021) report that the two together make the difference for the bound. Here the ends
 of a schedule that is linear in log SNR stay where they start, or are learned: from where the betas
@@ -25,6 +25,7 @@ from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.elbo import bits_per_dim
 from vdm_lite.evaluation import evaluate
 from vdm_lite.experiments import runner
+from vdm_lite.experiments.images import COSTS
 from vdm_lite.likelihood import Discretized
 from vdm_lite.parameterization import NOISE
 from vdm_lite.schedules import ends as ends_of
@@ -50,7 +51,6 @@ SPEED = 50.0  # of the ends, see `Line`
 HELD_OUT = 1000  # the last images for training are not trained on: the rows are about them
 EVERY = 100  # steps from one entry of a row's path to the next
 LAST = 200  # steps whose mean loss stands in the row
-COSTS = ("bits_per_dim", "prior", "reconstruction", "diffusion")
 
 
 class Line(nn.Module):

@@ -70,13 +70,19 @@ def unet(size: int, widths: Sequence[int]) -> Axes:
     return ax
 
 
-def weights_of_average(curves: Mapping[str, Tensor]) -> Axes:
-    """What each step's weights count in an average: one curve (steps,) for each way to average."""
+def learned_ends(steps: Tensor, paths: Mapping[str, Tensor], best: float) -> Axes:
+    """The clean end while it is learned: named ``paths`` (seeds, N) at ``steps`` (N,).
+
+    The first seed of each is drawn thick; ``best`` is the dotted reference.
+    """
     ax = plt.gca()
-    colors = (COLORS["noise"], COLORS["network"])
-    for (name, curve), color, line in zip(curves.items(), colors, LINES, strict=False):
-        ax.plot(range(1, len(curve) + 1), curve, line, color=color, label=name)
-    ax.set(xlabel="step", ylabel="share in the average", ylim=(0, None))
+    colors = (COLORS["noise"], COLORS["network"]) * 2
+    lines = ("-", "-", "--", "--")
+    for (name, seeds), color, line in zip(paths.items(), colors, lines, strict=True):
+        ax.plot(steps, seeds[0], line, color=color, label=name)
+        ax.plot(steps, seeds[1:].T, line, color=color, linewidth=0.8)
+    ax.axhline(best, color=COLORS["data"], linestyle=":", linewidth=1.2)
+    ax.set(xlabel="training step", ylabel="clean end $\\lambda_{\\max}$")
     ax.legend()
     return ax
 
