@@ -91,8 +91,7 @@ def digits() -> Images:
     """scikit-learn's 1,797 digits (8x8, 17 levels): every fifth of each class is for testing.
 
     The file runs from writer to writer, so both parts see all hands. 1,442 + 355 images. Neighbors
-    are a little alike, which :func:`vdm_lite.evaluation.evaluate` can take: their spread is 0.91 to
-    0.99 of that of any two.
+    are a little alike: ``evaluation.evaluate`` gives somewhat too small a standard error for them.
     """
     from sklearn.datasets import load_digits  # slow to import, and only needed here
 
