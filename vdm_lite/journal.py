@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vdm_lite.checkpoints import write_bytes
 
+FILE = "log.csv"
 LOSSES = ("loss", "weighted_loss")
 COSTS = ("bits_per_dim", "error", "prior", "reconstruction", "diffusion")
 
@@ -49,7 +50,7 @@ class Journal:
     def __init__(self, folder: Path, step: int, loss: str = "loss") -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and an extra
 
-        self.path, self.columns = folder / "log.csv", columns(loss)
+        self.path, self.columns = folder / FILE, columns(loss)
         kept = [r for r in read(self.path) if r["step"] <= step] if self.path.exists() else []
         self.reached = int(kept[-1]["step"]) if kept else 0
         """The step of the last row; 0: there is none."""

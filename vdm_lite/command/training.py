@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from vdm_lite import checkpoints, checks
+from vdm_lite import checkpoints, checks, journal
 from vdm_lite.checkpoints import CheckpointError
 from vdm_lite.command import engines, options, sources
 from vdm_lite.command.watching import watch
@@ -28,7 +28,7 @@ from vdm_lite.training.fitting import NUMBERS
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-CHECKPOINT, WEIGHTS, LOG = "checkpoint.safetensors", "weights.safetensors", "log.csv"
+CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
 
 
 def run(given: argparse.Namespace) -> int:
@@ -57,7 +57,7 @@ def run(given: argparse.Namespace) -> int:
 
 def _check(given: argparse.Namespace) -> None:
     """What can be refused before any data are read."""
-    there = [name for name in (CHECKPOINT, WEIGHTS, LOG) if (given.out / name).exists()]
+    there = [name for name in (CHECKPOINT, WEIGHTS, journal.FILE) if (given.out / name).exists()]
     if given.resume and CHECKPOINT not in there:
         raise ValueError(f"--resume: {given.out} holds no {CHECKPOINT} to go on from")
     if there and not given.resume:
