@@ -57,13 +57,8 @@ def test_noise_errors_are_those_of_the_loss():
     assert errors.mean().item() == pytest.approx(images.DIMS, rel=0.03)
 
 
-def ablated(steps):
-    """The shipped rows of the ablation with so many updates."""
-    return [row for row in ablation.results()["rows"] if row["steps"] == steps]
-
-
 def test_short_row_of_the_ablation():
-    (shipped,) = ablated(ablation.SHORT)
+    (shipped,) = ablation.rows(ablation.SHORT)
     again = ablation.row(*list(shipped.values())[:5])
     assert again.keys() == shipped.keys()
     for key, value in list(shipped.items())[5:]:
@@ -71,7 +66,7 @@ def test_short_row_of_the_ablation():
 
 
 def test_every_case_of_the_ablation_has_its_row():
-    rows = ablated(ablation.STEPS)
+    rows = ablation.rows()
     assert {tuple(row.values())[:4] for row in rows} == set(ablation.CASES)
     assert len(rows) == len(ablation.CASES) == 20
     about = ablation.results()["about"]
@@ -81,7 +76,7 @@ def test_every_case_of_the_ablation_has_its_row():
 
 def test_rows_of_the_ablation_belong_together():
     """Three costs make the bound; a path begins at the start, and fixed ends stay there."""
-    for row in ablated(ablation.STEPS):
+    for row in ablation.rows():
         costs = sum(row[name] for name in ablation.COSTS[1:])
         assert row["bits_per_dim"] == pytest.approx(costs, rel=1e-5)
         path, start = torch.tensor(row["path"]), torch.tensor(ablation.STARTS[row["start"]])
@@ -92,6 +87,22 @@ def test_rows_of_the_ablation_belong_together():
         learned = row["ends"] == "learned"
         assert (path[-1] != start).all() if learned else (path == start).all()
         assert row["loss"] == pytest.approx(row["bits_per_dim"], abs=0.2)
+
+
+def test_a_column_of_the_ablation_goes_by_seed():
+    bits = ablation.column("with", "Ho", "learned", "bits_per_dim")
+    keys = ("fourier", "start", "ends", "seed")
+    rows = {tuple(row[key] for key in keys): row for row in ablation.rows()}
+    assert bits.tolist() == pytest.approx(
+        [rows["with", "Ho", "learned", seed]["bits_per_dim"] for seed in ablation.SEEDS]
+    )
+    assert ablation.column("without", "book", "learned", "path").shape == (1, 16, 2)
+
+
+@pytest.mark.parametrize(("fourier", "end"), [("without", 12.0), ("with", 12.2)])
+def test_the_clean_end_is_found_from_both_starts(fourier, end):
+    found = [ablation.column(fourier, start, "learned", "logsnr_max") for start in ablation.STARTS]
+    assert_close(torch.cat(found), torch.full((4,), end), rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize("start", ablation.STARTS)

@@ -135,6 +135,18 @@ def results() -> dict[str, Any]:
     return runner.read(FILE)
 
 
+def rows(steps: int = STEPS) -> list[dict[str, Any]]:
+    """The shipped rows with so many updates."""
+    return [row for row in results()["rows"] if row["steps"] == steps]
+
+
+def column(fourier: str, start: str, ends: str, name: str) -> Tensor:
+    """Entry ``name`` of the rows of one case: (seeds,), or (seeds, entries, 2) for ``path``."""
+    case = (fourier, start, ends)
+    found = [row for row in rows() if (row["fourier"], row["start"], row["ends"]) == case]
+    return torch.tensor([row[name] for row in sorted(found, key=lambda row: row["seed"])])
+
+
 def main() -> None:
     """Train what has no row yet, and write the file after each."""
     wanted = [("with", "Ho", "learned", 0, SHORT)]
