@@ -1,6 +1,6 @@
 r"""The denoiser that ships with the library: Fashion-MNIST at 28x28, its log and what it reached.
 
-    vdm-lite train --data fashion-mnist --steps 40000 --decay 8000 --evaluate-every 2000 \
+    vdm-lite train --data fashion-mnist --steps 36000 --decay 10000 --evaluate-every 2000 \
         --out runs/fashion28
     vdm-lite evaluate --checkpoint runs/fashion28/weights.safetensors --steps 100 1000 \
         --json runs/fashion28/results.json
