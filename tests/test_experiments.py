@@ -103,6 +103,9 @@ def test_a_column_of_the_ablation_goes_by_seed():
 def test_the_clean_end_is_found_from_both_starts(fourier, end):
     found = [ablation.column(fourier, start, "learned", "logsnr_max") for start in ablation.STARTS]
     assert_close(torch.cat(found), torch.full((4,), end), rtol=0, atol=0.05)
+    for start in ablation.STARTS:  # the noisy end is not
+        noisy = ablation.column(fourier, start, "learned", "logsnr_min")
+        assert noisy.min() > -7 and noisy.max() < -3.5
 
 
 @pytest.mark.parametrize("start", ablation.STARTS)
