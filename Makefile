@@ -3,6 +3,8 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Here a sentence of the text that its numbers contradict is an error (vdm_lite.text).
+book test: export VDM_LITE_STRICT = 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

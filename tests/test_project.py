@@ -80,6 +80,39 @@ def test_heading_carries_the_number_of_the_file(path):
     assert "".join(first["source"]).startswith(f"# {int(path.stem[:2])}  ")
 
 
+def prose(path: Path) -> str:
+    """Return the Markdown of a notebook."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+
+
+@every_notebook
+def test_no_symbol_has_two_meanings(path):
+    (table,) = re.findall(
+        r"^:::\{dropdown\} Symbols of this chapter\n(.*?)^:::$", prose(path), re.M | re.S
+    )
+    rows = re.findall(r"^\| *(\$.*?\$) *\|", table, re.M)
+    assert len(rows) >= 6 and len(set(rows)) == len(rows)
+    shown = [name.strip() for row in rows for name in re.findall(r"\$(.*?)\$", row)]
+    assert sorted({name for name in shown if shown.count(name) > 1}) == []
+
+
+@every_notebook
+def test_an_error_to_find_has_a_source(path):
+    text = prose(path)
+    found = re.findall(
+        r":::+\{exercise\} Spot the error\n:label: ([\w-]+)\n(.*?)^:::+$", text, re.M | re.S
+    )
+    solutions = {
+        label: text
+        for label, text in re.findall(r":::+\{solution\} ([\w-]+)\n(.*?)^:::+$", text, re.M | re.S)
+    }
+    named = [
+        label for label, asked in found if re.search(r"\{cite|https://", asked + solutions[label])
+    ]
+    assert named
+
+
 def test_contents_and_toc_list_the_notebooks():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
     listed = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
