@@ -103,10 +103,8 @@ def test_an_error_to_find_has_a_source(path):
     found = re.findall(
         r":::+\{exercise\} Spot the error\n:label: ([\w-]+)\n(.*?)^:::+$", text, re.M | re.S
     )
-    solutions = {
-        label: text
-        for label, text in re.findall(r":::+\{solution\} ([\w-]+)\n(.*?)^:::+$", text, re.M | re.S)
-    }
+    solution = r":::+\{solution\} ([\w-]+)\n(.*?)^:::+$"
+    solutions = dict(re.findall(solution, text, re.M | re.S))
     named = [
         label for label, asked in found if re.search(r"\{cite|https://", asked + solutions[label])
     ]
