@@ -35,6 +35,7 @@ FILE = Path(__file__).with_suffix(".json")
 EXPONENTS = {"without": (), "with": (6, 7)}
 # log SNR before the first and after the last of 1000 betas from 1e-4 to 0.02 (Ho et al. 2020).
 STARTS = {"Ho": (9.21, -10.12), "book": (13.3, -5.0)}
+FOUND = {"found": (12.0, -5.0)}  # where learned ends went, and they stand in `ablation_control`
 ENDS = ("fixed", "learned")
 SEEDS = (0, 1, 2)
 # The learned ends from the book's start have one seed: they show whether the start matters.
@@ -43,6 +44,7 @@ CASES = tuple(
     for seed, start, ends, fourier in itertools.product(SEEDS, STARTS, ENDS, EXPONENTS)
     if (start, ends) != ("book", "learned") or seed == 0
 )
+KEYS = ("fourier", "start", "ends", "seed", "steps")  # of a row
 STEPS = 1500
 SHORT = 10  # steps of a row that a test can run again
 BATCH = 16
@@ -82,7 +84,7 @@ def build(fourier: str, start: str, ends: str, seed: int) -> VariationalDiffusio
     """The model of one case: a U-Net of 115,000 weights around its line."""
     torch.manual_seed(seed)
     network = nets.UNet(1, (16, 32, 32), exponents=EXPONENTS[fourier])
-    line = Line(*STARTS[start], learn=ends == "learned")
+    line = Line(*(STARTS | FOUND)[start], learn=ends == "learned")
     return VariationalDiffusion(network, line, NOISE, Discretized(256))
 
 
@@ -119,7 +121,7 @@ def row(fourier: str, start: str, ends: str, seed: int, steps: int) -> dict[str,
     late = torch.tensor(path[-1 - len(path) // 5 :])
     logsnr_min, logsnr_max = ends_of(last.averaged.schedule)
     report = evaluate(last.averaged, images[-HELD_OUT:], draws=2)._asdict()
-    key = {"fourier": fourier, "start": start, "ends": ends, "seed": seed, "steps": steps}
+    key = dict(zip(KEYS, (fourier, start, ends, seed, steps), strict=True))
     found = {"logsnr_max": logsnr_max, "logsnr_min": logsnr_min, "path": path}
     found |= {"moved": (late.amax(0) - late.amin(0)).tolist()}
     found |= {"loss": bits_per_dim(torch.tensor(losses[-LAST:]).mean(), 28 * 28).item()}
@@ -151,7 +153,7 @@ def main() -> None:
     """Train what has no row yet, and write the file after each."""
     wanted = [("with", "Ho", "learned", 0, SHORT)]
     wanted += [(*case, STEPS) for case in CASES]
-    runner.run(FILE, row, ("fourier", "start", "ends", "seed", "steps"), wanted)
+    runner.run(FILE, row, KEYS, wanted)
 
 
 if __name__ == "__main__":
