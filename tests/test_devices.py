@@ -16,10 +16,19 @@ from vdm_lite.likelihood import Discretized, Gaussian
 from vdm_lite.nets import Rungs, UNet, flat_decoder, flat_encoder, perceptron
 from vdm_lite.observation import Bernoulli, DiscretizedLogistic
 from vdm_lite.parameterization import ENERGY, FLOW, IMAGE, NOISE, SCORE, VELOCITY, edm
-from vdm_lite.schedules import EDM, BetaLinear, Cosine, FlowMatching, Learned, Linear, rate
+from vdm_lite.schedules import (
+    EDM,
+    BetaLinear,
+    Cosine,
+    FlowMatching,
+    Learned,
+    Linear,
+    LogitNormal,
+    rate,
+)
 from vdm_lite.vae import VAE
 
-CURVES = [Linear(), Cosine(), FlowMatching(), EDM(), BetaLinear()]
+CURVES = [Linear(), Cosine(), FlowMatching(), EDM(), LogitNormal(), BetaLinear()]
 OUTPUTS = [IMAGE, NOISE, SCORE, VELOCITY, FLOW, edm()]
 
 

@@ -8,10 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vdm_lite import quadrature, schedules
-from vdm_lite.schedules import EDM, BetaLinear, Cosine, FlowMatching, Learned, Linear, rate
+from vdm_lite.schedules import (
+    EDM,
+    BetaLinear,
+    Cosine,
+    FlowMatching,
+    Learned,
+    Linear,
+    LogitNormal,
+    rate,
+)
 
 F64 = torch.float64
-CURVES = [Linear, Cosine, FlowMatching, EDM, BetaLinear]
+CURVES = [Linear, Cosine, FlowMatching, EDM, LogitNormal, BetaLinear]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
@@ -47,6 +56,11 @@ def test_schedules_fall_and_rate_is_their_slope(curve):
         (Cosine(shift=1.5), lambda logsnr: 1 / torch.cosh((logsnr - 1.5) / 2) / (2 * math.pi)),
         (FlowMatching(), lambda logsnr: 1 / torch.cosh(logsnr / 4) ** 2 / 8),
         (EDM(), lambda logsnr: torch.distributions.Normal(2.4, 2.4).log_prob(logsnr).exp()),
+        (LogitNormal(), lambda logsnr: torch.distributions.Normal(0.0, 2.0).log_prob(logsnr).exp()),
+        (
+            LogitNormal(mean=0.7, std=1.4),
+            lambda logsnr: torch.distributions.Normal(-1.4, 2.8).log_prob(logsnr).exp(),
+        ),
     ],
 )
 def test_density_over_levels_is_the_published_one_cut_to_the_range(curve, density):

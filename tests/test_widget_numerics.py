@@ -17,6 +17,7 @@ CURVES = {
     "cosine": schedules.Cosine,
     "flow matching": schedules.FlowMatching,
     "EDM": schedules.EDM,
+    "logit-normal": schedules.LogitNormal,
     "beta-linear": schedules.BetaLinear,
 }
 

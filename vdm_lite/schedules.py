@@ -92,20 +92,42 @@ class FlowMatching(_Curve):
 
 @dataclass(frozen=True)
 class EDM(_Curve):
-    """Log-normal noise levels of Karras et al.: lambda ~ N(2.4, 2.4^2) before the cut.
+    """Log-normal noise levels: ln(sigma / alpha) ~ N(mean, std^2) before the cut.
 
-    ``logsnr = -2 ln sigma`` with ``ln sigma ~ N(-1.2, 1.2^2)`` in their (variance exploding) units.
+    ``lambda = -2 ln(sigma / alpha)``, so ``lambda ~ N(-2 mean, (2 std)^2)``. The mean -1.2 and the
+    deviation 1.2 are those of Karras et al. Raises ``ValueError`` unless the mean is finite and
+    the deviation positive.
     """
+
+    mean: float = -1.2
+    std: float = 1.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.require(math.isfinite(self.mean), "mean", "a finite number", self.mean)
+        checks.positive_number("std", self.std)
 
     def _curve(self, u: Tensor, v: Tensor) -> Tensor:
         # From whichever tail is small: ndtri(v) near v = 1 would lose its digits.
         quantile = torch.where(u < v, -torch.special.ndtri(u), torch.special.ndtri(v))
-        return 2.4 + 2.4 * quantile
+        return 2 * (self.std * quantile - self.mean)
 
     def _inverse(self, logsnr: float) -> tuple[float, float]:
         # By erfc: 1 + erf, which NormalDist.cdf uses before Python 3.12, loses the tail's digits.
-        deviation = (logsnr - 2.4) / 2.4 / math.sqrt(2)
+        deviation = (logsnr / 2 + self.mean) / self.std / math.sqrt(2)
         return math.erfc(deviation) / 2, math.erfc(-deviation) / 2
+
+
+@dataclass(frozen=True)
+class LogitNormal(EDM):
+    """Logit-normal places r = sigmoid(N(mean, std^2)) on the straight path (Esser et al. 2024).
+
+    There r / (1 - r) = sigma / alpha, so this is the log-normal of :class:`EDM` with other numbers:
+    lambda ~ N(0, 2^2) with the defaults, before the cut.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@ r"""Weights ``w(logsnr)`` of the diffusion loss, each known up to a constant fac
 
 A weighted loss is ``1/2 * integral of w(lambda) E||eps - eps_hat||^2 dlambda``. The likelihood
 bound has w = 1; every published recipe is some other w, which these functions name. ``implied``
-derives the weight of any recipe, and ``RECIPES`` holds the ten that the book compares.
+derives the weight of any recipe, and ``RECIPES`` holds the eleven that the book compares.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,7 +16,16 @@ from vdm_lite import checks
 from vdm_lite.gaussian import alpha
 from vdm_lite.parameterization import FLOW, IMAGE, NOISE, VELOCITY, Parameterization, determinant
 from vdm_lite.parameterization import edm as edm_output
-from vdm_lite.schedules import EDM, Cosine, FlowMatching, Linear, Schedule, density, require_ends
+from vdm_lite.schedules import (
+    EDM,
+    Cosine,
+    FlowMatching,
+    Linear,
+    LogitNormal,
+    Schedule,
+    density,
+    require_ends,
+)
 
 Weighting = Callable[[Tensor], Tensor]
 
@@ -42,6 +52,22 @@ def flow_matching(logsnr: Tensor) -> Tensor:
     return torch.exp(-logsnr / 2)
 
 
+def logit_normal(mean: float = 0.0, std: float = 1.0) -> Weighting:
+    """``N(lambda; -2 mean, (2 std)^2) (1 + exp(-lambda / 2))^2`` up to scale (Esser et al. 2024).
+
+    Plain flow error at places ``r = sigmoid(N(mean, std^2))`` of the straight path. Raises
+    ``ValueError`` unless the mean is finite and the deviation positive.
+    """
+    checks.require(math.isfinite(mean), "mean", "a finite number", mean)
+    checks.positive_number("std", std)
+
+    def weight(logsnr: Tensor) -> Tensor:
+        deviation = (logsnr / 2 + mean) / std
+        return torch.exp(-0.5 * deviation.square()) * (1 + torch.exp(-logsnr / 2)).square()
+
+    return weight
+
+
 def indi(logsnr: Tensor) -> Tensor:
     """``exp(-lambda) sech^2(lambda / 4)``: inversion by direct iteration."""
     return torch.exp(-logsnr) / torch.cosh(logsnr / 4).square()
@@ -58,7 +84,11 @@ def edm_monotonic(logsnr: Tensor) -> Tensor:
 
 
 def p2(gamma: float = 1.0) -> Weighting:
-    """``sech(lambda / 2) / (1 + exp(lambda))^gamma``: P2 weighting, cosine schedule."""
+    """``sech(lambda / 2) / (1 + exp(lambda))^gamma``: the factor P2 of Choi et al. (2022), cosine.
+
+    So Kingma & Gao (2023) list it. The authors' code draws the noise levels of linear betas: that
+    weight is ``implied(BetaLinear(), NOISE, explicit)`` with P2's factor as ``explicit``.
+    """
     return lambda logsnr: noise_cosine(logsnr) * torch.sigmoid(-logsnr) ** gamma
 
 
@@ -90,7 +120,7 @@ def implied(
 
 
 class Recipe(NamedTuple):
-    """A published loss: what is drawn, what is predicted, how it is weighted, what that implies."""
+    """A known loss: what is drawn, what is predicted, how it is weighted, what that implies."""
 
     schedule: Schedule
     parameterization: Parameterization
@@ -108,12 +138,13 @@ RECIPES = {
     "noise, cosine": Recipe(Cosine(), NOISE, elbo, noise_cosine),
     "velocity, cosine": Recipe(Cosine(), VELOCITY, elbo, velocity_cosine),
     "flow matching": Recipe(FlowMatching(), FLOW, elbo, flow_matching),
+    "logit-normal": Recipe(LogitNormal(), FLOW, elbo, logit_normal()),
     "InDI": Recipe(FlowMatching(), IMAGE, elbo, indi),
     "EDM": Recipe(EDM(), edm_output(), elbo, edm),
     "EDM-monotonic": Recipe(
         EDM(), edm_output(), lambda logsnr: edm_monotonic(logsnr) / edm(logsnr), edm_monotonic
     ),
-    "P2": Recipe(Cosine(), NOISE, lambda logsnr: torch.sigmoid(-logsnr), p2()),
+    "P2, cosine": Recipe(Cosine(), NOISE, lambda logsnr: torch.sigmoid(-logsnr), p2()),
     "min-SNR": Recipe(
         Cosine(), NOISE, lambda logsnr: (5 * torch.exp(-logsnr)).clamp(max=1), min_snr()
     ),

@@ -123,19 +123,23 @@ def loss_shares(shares: Mapping[str, Tensor], edges: Sequence[float]) -> Axes:
 
 def explore(recipes: Mapping[str, Recipe]) -> Figure:
     """One panel a recipe: p, w (both with area 1) and w / p over log SNR."""
-    figure, axes = plt.subplots(5, 2, figsize=(6.4, 9.6), sharex=True, sharey=True)
+    rows = len(recipes) // 2 + 1  # so that a place stays free, for the legend
+    figure, axes = plt.subplots(rows, 2, figsize=(6.4, 1.9 * rows), sharex=True, sharey=True)
     nodes, weights = quadrature.interval(-5.0, 13.3)
     logsnr = torch.linspace(-4.999, 13.299, 300, dtype=torch.float64)
-    for ax, (name, recipe) in zip(axes.flat, recipes.items(), strict=True):
+    for ax, (name, recipe) in zip(axes.flat, recipes.items(), strict=False):
         p = density(recipe.schedule, logsnr)
         w = recipe.weight(logsnr) / (weights * recipe.weight(nodes)).sum()
         ax.semilogy(logsnr, p, color=COLORS["prior"], label="$p$")
         ax.semilogy(logsnr, w, color=COLORS["data"], linestyle="--", label="$w$")
         ax.semilogy(logsnr, w / p, color=COLORS["network"], linestyle=":", label="$w/p$")
         ax.set(title=name, ylim=(1e-5, 300))
-    for ax in axes[-1]:
+    for ax in axes.flat[len(recipes) :]:
+        ax.axis("off")
+    axes[-1, -1].legend(*axes[0, 0].get_legend_handles_labels(), loc="center")
+    for ax in axes.flat[len(recipes) - 2 : len(recipes)]:
         ax.set_xlabel(LEVEL)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+        ax.tick_params(labelbottom=True)
     return figure
 
 

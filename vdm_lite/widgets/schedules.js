@@ -25,15 +25,8 @@ const SCHEDULE_CURVES = {
     slope: (u, v, du, dv) => 2 * (dv / v - du / u),
     inverse: (logsnr) => [1 / (1 + Math.exp(logsnr / 2)), 1 / (1 + Math.exp(-logsnr / 2))],
   },
-  EDM: {
-    curve: (u, v) => 2.4 + 2.4 * (u < v ? -ndtri(u) : ndtri(v)),
-    slope: (u, v, du, dv) =>
-      2.4 * (u < v ? -quantileSlope(ndtri(u)) * du : quantileSlope(ndtri(v)) * dv),
-    inverse: (logsnr) => {
-      const deviation = (logsnr - 2.4) / 2.4 / Math.SQRT2;
-      return [erfc(deviation) / 2, erfc(-deviation) / 2];
-    },
-  },
+  EDM: normalCurve(2.4, 2.4),
+  "logit-normal": normalCurve(0, 2),
   "beta-linear": {
     curve: (u) => -Math.log(Math.expm1(0.1 * u + 9.95 * u * u)),
     slope: (u, v, du) => ((0.1 + 19.9 * u) * du) / Math.expm1(-(0.1 * u + 9.95 * u * u)),
@@ -44,6 +37,19 @@ const SCHEDULE_CURVES = {
     },
   },
 };
+
+/** Levels with a normal density: the log-normal of EDM, the logit-normal of the straight path. */
+function normalCurve(mean, std) {
+  return {
+    curve: (u, v) => mean + std * (u < v ? -ndtri(u) : ndtri(v)),
+    slope: (u, v, du, dv) =>
+      std * (u < v ? -quantileSlope(ndtri(u)) * du : quantileSlope(ndtri(v)) * dv),
+    inverse: (logsnr) => {
+      const deviation = (logsnr - mean) / std / Math.SQRT2;
+      return [erfc(deviation) / 2, erfc(-deviation) / 2];
+    },
+  };
+}
 
 /** A straight line between the ends: uniform density over noise levels. */
 function linearCurve(high, low) {
@@ -57,7 +63,14 @@ function linearCurve(high, low) {
   };
 }
 
-export const SCHEDULES = ["linear", "cosine", "flow matching", "EDM", "beta-linear"];
+export const SCHEDULES = [
+  "linear",
+  "cosine",
+  "flow matching",
+  "EDM",
+  "logit-normal",
+  "beta-linear",
+];
 
 /**
  * A schedule from logsnrMax at t = 0 to logsnrMin at t = 1, by its name: {logsnr(t), slope(t),

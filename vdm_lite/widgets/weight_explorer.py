@@ -17,6 +17,7 @@ SCHEDULES = {
     "cosine": schedules.Cosine,
     "flow matching": schedules.FlowMatching,
     "EDM": schedules.EDM,
+    "logit-normal": schedules.LogitNormal,
 }
 HANDLES = [-1.6, -1.2, -0.9, -0.9, -1.2, -1.7, -2.3, -3.0, -3.7]
 

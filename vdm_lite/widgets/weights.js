@@ -1,4 +1,4 @@
-// The ten recipes of vdm_lite.weighting, and weights that a reader draws.
+// The eleven recipes of vdm_lite.weighting, and weights that a reader draws.
 
 import { sigmoid } from "./numerics.js";
 import { makeSchedule } from "./schedules.js";
@@ -17,6 +17,11 @@ const WEIGHTS_RECIPES = {
   "noise, cosine": { schedule: "cosine", w: (l) => weightsSech(l / 2), fall: weightsSechFall },
   "velocity, cosine": { schedule: "cosine", w: (l) => Math.exp(-l / 2), fall: () => 0.5 },
   "flow matching": { schedule: "flow matching", w: (l) => Math.exp(-l / 2), fall: () => 0.5 },
+  "logit-normal": {
+    schedule: "logit-normal",
+    w: (l) => Math.exp((-l * l) / 8) * (1 + Math.exp(-l / 2)) ** 2,
+    fall: (l) => l / 4 + sigmoid(-l / 2),
+  },
   InDI: {
     schedule: "flow matching",
     w: (l) => Math.exp(-l) * weightsSech(l / 4) ** 2,
@@ -28,7 +33,7 @@ const WEIGHTS_RECIPES = {
     w: (l) => weightsEdm(Math.max(l, WEIGHTS_EDM_PEAK)),
     fall: (l) => (l > WEIGHTS_EDM_PEAK ? weightsEdmFall(l) : 0),
   },
-  P2: {
+  "P2, cosine": {
     schedule: "cosine",
     w: (l) => weightsSech(l / 2) * sigmoid(-l),
     fall: (l) => weightsSechFall(l) + sigmoid(l),
