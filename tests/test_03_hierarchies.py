@@ -423,10 +423,74 @@ def test_exercise_wrong_lines_are_caught():
     wrong = (reverse - forward).mean() + model.elbo(x).nelbo.mean()
     weight = -model.log_weight(x)
     assert abs(wrong - weight.mean()) > 10 * weight.std() / len(x) ** 0.5
-    model, q = chain(matrix([1.7]))  # 4
+
+
+def test_exercise_the_published_bound_of_bottom_up_inference():
+    model, q = chain(matrix([1.7]))
+    sigma, (mean, above) = q.covariance_matrix[0], q.mean[0]
+    # KL(q(z_1|x) || p(z_1|z_2)), averaged over the z_2 that q draws.
+    shift = (mean - 0.9 * above) ** 2 + 0.81 * sigma[1, 1]
+    printed = 0.5 * (torch.log(0.19 / sigma[0, 0]) - 1 + (sigma[0, 0] + shift) / 0.19)
     first, _ = model.infer(matrix([1.7]).expand(20_000, 1))
-    closed = gaussian.kl(first.q, first.p)
-    assert abs(closed.mean() - 3.137) < 4 * closed.std() / 20_000**0.5
+    drawn = gaussian.kl(first.q, first.p)
+    assert abs(drawn.mean() - printed) < 4 * drawn.std() / 20_000**0.5
+    right = model.unit_costs(matrix([1.7]).expand(100_000, 1))[0]
+    assert abs((printed - right.mean()).item() - 3.91) < 0.005 + 4 * right.std() / 100_000**0.5
+    assert printed.item() == pytest.approx(3.14, abs=5e-3)
+    # Still a bound: mean field with the same marginals, whose own cost on top is smaller.
+    alone = 0.5 * (sigma[1, 1] + above**2 - 1 - torch.log(sigma[1, 1]))
+    given = kl_to_prior(0.9 * mean, 0.81 * sigma[0, 0], 0.19)
+    assert alone < given
+
+
+def kl_to_prior(mean: Tensor, spread: Tensor, var: float) -> Tensor:
+    """``E KL(N(m, var) || N(0, 1))`` for m of this mean and variance."""
+    return 0.5 * (mean**2 + spread + var - 1 - math.log(var))
+
+
+def test_a_nonlinear_step_makes_the_posterior_of_one_unit_two_humped():
+    """Its best Gaussians, found by descent; the densities are sums over the other unit."""
+    line = torch.linspace(-8, 8, 801, dtype=FLOAT)
+    nodes = torch.linspace(-7, 7, 141, dtype=FLOAT)
+    weights = torch.softmax(-0.5 * nodes**2, 0)
+
+    def step(z_1: Tensor, z_2: Tensor) -> Tensor:
+        return log_each(z_1, Normal(2 * torch.tanh(3 * z_2), real(0.16)))
+
+    def posterior_1(z_1: Tensor, x: float) -> Tensor:
+        over = step(z_1[:, None], line) + log_each(line, Normal(real(0), real(1)))
+        return over.logsumexp(1) + log_each(z_1, Normal(real(x), real(4)))
+
+    def posterior_2(z_2: Tensor, x: float) -> Tensor:
+        over = step(line, z_2[:, None]) + log_each(line, Normal(real(x), real(4)))
+        return over.logsumexp(1) + log_each(z_2, Normal(real(0), real(1)))
+
+    def least(log_p: Callable[[Tensor, float], Tensor], x: float, start: list[float]) -> float:
+        where = real(*start).requires_grad_()
+        search = torch.optim.LBFGS([where], max_iter=200, line_search_fn="strong_wolfe")
+        total = log_p(line, x).logsumexp(0) + math.log(0.02)
+
+        def gap() -> Tensor:
+            mean, log_std = where
+            z = mean + log_std.exp() * nodes
+            entropy = log_std + 0.5 * math.log(2 * math.pi * math.e)
+            return total - entropy - weights @ log_p(z, x)
+
+        def closure() -> Tensor:
+            search.zero_grad()
+            value = gap()
+            value.backward()
+            return value
+
+        search.step(closure)
+        return gap().item()
+
+    def best(log_p: Callable[[Tensor, float], Tensor], x: float) -> float:
+        return min(least(log_p, x, start) for start in ([0.0, 0.2], [1.6, -0.5], [-1.6, -0.5]))
+
+    at = (0.0, 0.5, 1.5)
+    assert [best(posterior_1, x) for x in at] == pytest.approx([0.4343, 0.4424, 0.3344], abs=1e-4)
+    assert [best(posterior_2, x) for x in at] == pytest.approx([0.0099, 0.0129, 0.0289], abs=1e-4)
 
 
 def test_exercise_price_of_a_message():
@@ -523,6 +587,8 @@ def test_figures_draw():
     figures.feedback(flat, flat, {0.5: flat})
     cases = {name: case for name, (case, *_) in CASES.items()}
     figures.inference_graphs(cases, dict.fromkeys(cases, (0.1, 0.2)))
+    line = torch.linspace(-1, 1, 5)
+    figures.two_humps(line, line.exp(), line.exp(), line.exp(), plt.subplots()[1])
     curves = {"bottom-up": {1: 0.3, 2: 0.2}, "top-down": {1: 0.3, 2: 0.1}}
     figures.gap_curves(curves, {"bottom-up": 0.2, "top-down": 0.0})
     both = {T: {kind: 3 * [T * [1.0]] for kind in figures.KINDS} for T in (2, 3)}

@@ -23,7 +23,7 @@ def feedback(
     """The posterior of a two-dimensional z_1, its best diagonal fit, and its slices at each z_2."""
     figure, axes = plt.subplots(1, 2, figsize=(6.4, 3.4), sharex=True, sharey=True)
     for ax in axes:
-        ellipse(exact, ax, color=COLORS["data"], label="$p(z_1|x)$")
+        ellipse(exact, ax, color=COLORS["latent"], label="$p(z_1|x)$")
         ax.set(aspect="equal", xlabel="first unit of $z_1$")
     ellipse(diagonal, axes[0], color=COLORS["posterior"], linestyle="--", label="best diagonal $q$")
     for (value, normal), color in zip(given.items(), shades(len(given)), strict=True):
@@ -33,6 +33,20 @@ def feedback(
     for ax in axes:
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, columnspacing=1)
     return figure
+
+
+def two_humps(
+    z: Tensor, exact: Tensor, climbs: Tensor, descends: Tensor, ax: Axes | None = None
+) -> Axes:
+    """Densities of one unit on a grid, (N,) each: its posterior, and q of both directions."""
+    ax = ax or plt.gca()
+    ax.fill_between(z, exact, color=COLORS["latent"], alpha=0.2, linewidth=0)
+    ax.plot(z, exact, color=COLORS["latent"], label="exact $p(z_1|x)$")
+    ax.plot(z, climbs, "--", color=COLORS["posterior"], label="best bottom-up $q$")
+    ax.plot(z, descends, color=COLORS["posterior"], label="best top-down $q$")
+    ax.set(xlabel="$z_1$", ylabel="density", xlim=(-5, 5), ylim=(0, None))
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
 
 
 def inference_graph(sees: Tensor, links: Tensor, names: Sequence[str]) -> Graph:
