@@ -1,4 +1,4 @@
-"""Data of the book: toys whose density is known, digits, and Fashion-MNIST.
+"""Data: toys whose density is known, digits, Fashion-MNIST, and images of one's own.
 
 Toys are two-dimensional :class:`vdm_lite.exact.GaussianMixture` objects: curves made of many small
 Gaussians, so samples, density, score and the best denoiser are all exact. They fill about
@@ -14,13 +14,14 @@ import os
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vdm_lite import checks
+from vdm_lite import own_images as own
 from vdm_lite.exact import GaussianMixture
 
 FASHION_CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker")
@@ -33,12 +34,14 @@ class Images(NamedTuple):
     """Images as levels 0 … levels-1, split into training and test data."""
 
     train: Tensor
-    """(N, 1, H, W), uint8."""
+    """(N, C, H, W), uint8."""
     test: Tensor
     train_labels: Tensor
     """(N,), int64."""
     test_labels: Tensor
     levels: int
+    classes: tuple[str, ...] = ()
+    """What the labels of own images mean: names of subfolders."""
 
 
 def eight_gaussians() -> GaussianMixture:
@@ -136,6 +139,45 @@ def torchvision_images(name: str, folder: str | os.PathLike, download: bool = Fa
     images = [_channels_first(torch.as_tensor(part.data)) for part in (train, test)]
     labels = [torch.as_tensor(part.targets).long() for part in (train, test)]
     return Images(*images, *labels, levels=256)
+
+
+def own_images(
+    source: Any,
+    size: int | None = None,
+    multiple: int = 1,
+    levels: int | None = None,
+    progress: bool = True,
+) -> Images:
+    """Images of one's own, all as ``train``, in an order that means nothing; ``test`` is empty.
+
+    Keep the last few for evaluation. ``source`` is
+
+    - a folder of image files; subfolders, if any, are the labels. Color if one of them is, or has
+      a palette. Hidden files are left out, links are followed, EXIF orientation is applied,
+      transparent parts become white, and of several pictures in a file the first is taken;
+    - an ``.npy`` or ``.npz`` file, or an array or tensor: (N, H, W), (N, H, W, C) or (N, C, H, W),
+      whole levels from 0, or floats k / 255. An ``.npz`` holds ``images`` and, if there are any,
+      ``labels`` (N,);
+    - a data set with a length, such as a map-style ``torch.utils.data.Dataset``, of images or of
+      pairs (image, label). Images are Pillow's, tensors (C, H, W) or arrays (H, W, C).
+
+    With ``size`` the short side of each image is scaled to it and the center ``size`` x ``size``
+    is cut out. Without, all are to have one size, and what is over a ``multiple`` is cut off on all
+    sides: a U-Net with n widths wants multiples of 2^(n - 1).
+
+    ``levels``, if not given, is 2 for images of black (0) and white (255) alone; one more than the
+    largest value where that is below 128; 256 else.
+
+    Raises ValueError, which names the file or the index, for what cannot be used.
+    """
+    for name, value in (("size", size), ("multiple", multiple), ("levels", levels)):
+        checks.count(name, 1 if value is None else value)
+    fits = size is None or size % multiple == 0
+    checks.require(fits, "size", f"a multiple of {multiple}", size)
+    given = own.items(source, progress)
+    pixels, labels = own.read(given, size, multiple, progress)
+    pixels, found = own.levels_of(pixels, levels)
+    return Images(pixels, pixels[:0], labels, labels[:0], found, given.classes)
 
 
 def _channels_first(pixels: Tensor) -> Tensor:

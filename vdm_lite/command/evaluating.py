@@ -3,14 +3,17 @@
 import argparse
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from vdm_lite import checkpoints, checks
-from vdm_lite.command import sources
-from vdm_lite.config import load
+from vdm_lite import checkpoints, checks, data
+from vdm_lite.command import outputs, sources
+from vdm_lite.command.options import DATA
+from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.evaluation import Report, evaluate
 
 HEAD = (
@@ -20,29 +23,50 @@ HEAD = (
 
 def run(given: argparse.Namespace) -> int:
     """Print a table, and write it as JSON if asked to."""
-    model, metadata = load(given.checkpoint)
-    model.to(sources.device(given))
-    about = sources.about(given.checkpoint, metadata)
-    name = given.data or about["name"]
-    source = sources.images(name, given.folder, given.download)
-    _check_fit(source, about)
-    images = source.test
-    if given.split == "held-out":
-        images = sources.held_out(source, about["held_out"])[1]
-    print(f"{given.checkpoint}: {len(images)} {given.split} images of {name}, "
+    model, metadata = sources.model(given)
+    if given.json:
+        outputs.check("--json", given.json)
+    name, split, images = _images(given, model, sources.about(given.checkpoint, metadata))
+    part = "" if split == "all" else f"{split} "
+    print(f"{given.checkpoint}: {len(images)} {part}images of {name}, "
           f"{given.draws} draws each; bits/dim")  # fmt: skip
     print(HEAD)
-    content = {**_origin(given.checkpoint, metadata), "data": name, "split": given.split}
+    content = {**_origin(given.checkpoint, metadata), "data": name, "split": split}
     content |= {"seed": given.seed, "reports": []}
     for steps in (None, *given.steps):
         report = evaluate(
             model, images, given.draws, steps, given.batch_size, given.seed, progress=True
         )
+        if not math.isfinite(report.bits_per_dim):
+            raise FloatingPointError(f"expected finite bits/dim, got {report.bits_per_dim}")
         print(_line(report), flush=True)
         content["reports"].append(report._asdict())
         if given.json:  # each at once: it has taken minutes
             checkpoints.write_bytes(given.json, (json.dumps(content, indent=1) + "\n").encode())
     return 0
+
+
+def _images(
+    given: argparse.Namespace, model: VariationalDiffusion, about: dict[str, Any]
+) -> tuple[str, str, Tensor]:
+    """What to measure on: its name, which part of it, and the images."""
+    name, run = given.data or about["name"], about["name"]
+    if name not in DATA and not Path(name).exists():
+        raise ValueError(f"--data: say where the images are now, as {name} is not there any more")
+    own = {"size": about["size"], "multiple": model.denoiser.divisor, "levels": about["levels"]}
+    source = sources.images(name, given.folder, given.download, **own)
+    _check_fit(source, about)
+    known = name in DATA or about["checksum"] == data.checksum([source.train])
+    if not known:
+        expected = f"the images of the run (give others with --data), as {name} held them"
+        checks.require(name != run, "--data", expected, "added, removed or changed ones")
+    splits = ("test", "held-out") if name in DATA else ("held-out",) if known else ("all",)
+    split = given.split or splits[0]
+    expected = f"{' or '.join(splits)} (no --split), as own images have no test set"
+    checks.require(split in splits, "--split", expected, split)
+    if split == "held-out":
+        return name, split, sources.held_out(source, about["held_out"])[1]
+    return name, split, source.test if split == "test" else source.train
 
 
 def _origin(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +77,7 @@ def _origin(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_fit(source: sources.Images, about: dict[str, Any]) -> None:
-    shape, levels = list(source.test.shape[1:]), source.levels
+    shape, levels = list(source.train.shape[1:]), source.levels
     wanted = about["shape"], about["levels"]
     expected = f"images of {wanted[1]} levels, shape {wanted[0]}, as trained on"
     checks.require((shape, levels) == wanted, "--data", expected, f"{levels}, {shape}")

@@ -1,9 +1,14 @@
-"""Images as PNG files."""
+"""Samples as files: a grid, a grid that moves, an array.
+
+Each writer takes levels (T, N, C, H, W) of N images at T moments, and their number of levels.
+"""
 
 import io
 import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -30,8 +35,28 @@ def grid(images: Tensor, levels: int, gap: int = 2) -> Tensor:
     return canvas
 
 
-def write_png(path: Path, canvas: Tensor) -> None:
-    """Write a canvas (H, W, 1 or 3) of bytes, the whole file or none."""
+def write_png(path: Path, images: Tensor, levels: int) -> None:
+    """Write a grid of the last moment, the whole file or none."""
+    _save(path, [grid(images[-1], levels)])
+
+
+def write_gif(path: Path, images: Tensor, levels: int) -> None:
+    """Write all moments as a GIF: 15 a second, the last one for two seconds, and again."""
+    times = [67] * (len(images) - 1) + [2000]
+    _save(path, [grid(each, levels) for each in images], duration=times, loop=0)
+
+
+def write_npz(path: Path, images: Tensor, levels: int) -> None:
+    """Write the last moment as the array ``images`` (N, C, H, W) of the smallest whole numbers."""
     content = io.BytesIO()
-    Image.fromarray(canvas.squeeze(-1).numpy()).save(content, "png")
+    np.savez(content, images=images[-1].numpy().astype(np.min_scalar_type(levels - 1)))
+    write_bytes(path, content.getvalue())
+
+
+def _save(path: Path, canvases: list[Tensor], **more: Any) -> None:
+    first, *others = [Image.fromarray(canvas.squeeze(-1).numpy()) for canvas in canvases]
+    if others:
+        more |= {"save_all": True, "append_images": others}
+    content = io.BytesIO()
+    first.save(content, path.suffix[1:], **more)
     write_bytes(path, content.getvalue())

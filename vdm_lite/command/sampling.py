@@ -4,24 +4,42 @@ import argparse
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from vdm_lite.command import options, pictures, sources
-from vdm_lite.config import load
+from vdm_lite import checks
+from vdm_lite.command import options, outputs, pictures, sources
 from vdm_lite.diffusion import VariationalDiffusion
+from vdm_lite.progress import bar
 from vdm_lite.samplers import Step, sample
+
+WRITERS = {".png": pictures.write_png, ".gif": pictures.write_gif, ".npz": pictures.write_npz}
+MOMENTS = {".png": 1, ".gif": 40, ".npz": 1}
+"""Pictures of each walk that are kept."""
 
 
 def run(given: argparse.Namespace) -> int:
-    """Write a grid of samples."""
-    device = sources.device(given)
-    model, metadata = load(given.checkpoint)
-    model.to(device)
+    """Write samples, in the format that the name of the file asks for."""
+    model, metadata = sources.model(given)
     channels, *size = sources.about(given.checkpoint, metadata)["shape"]
-    shape = (given.images, channels, *(given.size or size))
-    generator = torch.Generator(device).manual_seed(given.seed)
-    levels = draw(model, shape, given.steps, options.STEPS[given.step], generator, progress=True)
-    pictures.write_png(given.out, pictures.grid(levels, model.likelihood.levels))
+    size, divisor = given.size or size, model.denoiser.divisor
+    fits = not any(side % divisor for side in size)
+    checks.require(fits, "--size", f"multiples of {divisor}", " ".join(map(str, size)))
+    outputs.check("--out", given.out, tuple(WRITERS))
+    kind = given.out.suffix.lower()
+    most = 10_000
+    fits = kind == ".npz" or given.images <= most
+    checks.require(fits, "--images", f"at most {most} in a picture (.npz takes more)", given.images)
+    generator = torch.Generator(sources.device(given)).manual_seed(given.seed)
+    levels = draw(
+        model,
+        (given.images, channels, *size),
+        given.steps,
+        options.STEPS[given.step],
+        generator,
+        given.batch_size,
+        MOMENTS[kind],
+        progress=True,
+    )
+    WRITERS[kind](given.out, levels, model.likelihood.levels)
     print(f"{given.out}: {given.images} images, {given.steps} {given.step} steps")
     return 0
 
@@ -32,10 +50,26 @@ def draw(
     steps: int,
     step: Step,
     generator: torch.Generator,
+    batch_size: int = 64,
+    moments: int = 1,
     progress: bool = False,
 ) -> Tensor:
-    """Samples as levels (B, C, H, W), on the CPU."""
-    walk = sample(model, shape, steps, step, generator)
-    for state in tqdm(walk, total=steps, unit="step", leave=False, disable=not progress):
-        x_hat = state.x_hat
-    return model.likelihood.decode(x_hat).cpu()
+    """Samples (B, ...) on the way from noise to data, ``batch_size`` at a time: (moments, B, ...).
+
+    The last of the moments, which are evenly spread, has the samples; those before show z. All as
+    levels, on the CPU.
+    """
+    number, *rest = shape
+    moments = min(moments, steps)
+    row = {(k + 1) * steps // moments: k for k in range(moments)}
+    levels = torch.empty(moments, *shape, dtype=torch.int32)
+    starts = range(0, number, batch_size)
+    with bar(show=progress, total=steps * len(starts), unit="step") as shown:
+        for start in starts:
+            part = (min(batch_size, number - start), *rest)
+            for done, state in enumerate(sample(model, part, steps, step, generator), 1):
+                if done in row:
+                    x = state.x_hat if done == steps else state.z
+                    levels[row[done], start : start + len(x)] = model.likelihood.decode(x)
+                shown.update()
+    return levels

@@ -1,4 +1,4 @@
-"""The images that a command asks for, and the device that it runs on."""
+"""The images and the model that a command asks for, and the device that it runs on."""
 
 import argparse
 from pathlib import Path
@@ -9,21 +9,31 @@ from torch import Tensor
 
 from vdm_lite import checks, data
 from vdm_lite.checkpoints import CheckpointError
+from vdm_lite.command.options import DATA
+from vdm_lite.config import load
 from vdm_lite.data import Images
+from vdm_lite.diffusion import VariationalDiffusion
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
-def images(name: str, folder: Path | None, download: bool) -> Images:
-    """The images of this name. Raises ``ValueError`` and ``OSError`` for what is not there."""
+def images(name: str, folder: Path | None, download: bool, **own: Any) -> Images:
+    """The images of this name or path; ``own`` is for :func:`vdm_lite.data.own_images`.
+
+    Raises ``ValueError`` and ``OSError`` for what is not there.
+    """
     fetched = name in ("mnist", "cifar10")
     checks.require(fetched or not download, "--download", "--data mnist or cifar10", name)
     if fetched:
         return data.torchvision_images(name, folder or Path("datasets"), download)
     if name == "fashion-mnist":
         return _original(folder or DEBIAN)
-    checks.require(folder is None, "--folder", f"none, as {name} comes with the library", folder)
-    return data.digits() if name == "digits" else data.fashion_mnist()
+    bundled = f"none, as {name} comes with the library"
+    expected = bundled if name in DATA else "none, as --data is the path"
+    checks.require(folder is None, "--folder", expected, folder)
+    if name in DATA:
+        return data.digits() if name == "digits" else data.fashion_mnist()
+    return data.own_images(name, **own)
 
 
 def _original(folder: Path) -> Images:
@@ -38,19 +48,51 @@ def _original(folder: Path) -> Images:
 def held_out(source: Images, number: int | None) -> tuple[Tensor, Tensor]:
     """Images to train on, and the last ``number`` of them that are kept for evaluation."""
     examples = len(source.train)
-    number = number or min(5000, examples // 10)
+    checks.require(examples > 2, "--data", "three images or more", examples)
+    number = number or max(2, min(5000, examples // 10))
     fits = 2 <= number < examples
     checks.require(fits, "--held-out", f"a number from 2 to {examples - 1}", number)
     return source.train[:-number], source.train[-number:]
 
 
+def description(source: Images) -> str:
+    """What was found in own images, in words."""
+    number, channels, height, width = source.train.shape
+    color = "gray" if channels == 1 else "color"
+    classes = f" in {len(source.classes)} classes" if len(source.classes) > 1 else ""
+    size = f"{width} x {height} pixels, {source.levels} levels"
+    return f"{number} {color} images of {size}{classes}"
+
+
+def note(name: str, source: Images, held_out: int, size: int | None) -> dict[str, Any]:
+    """What a checkpoint has to say of the data that it is trained on.
+
+    Of own images also how they were read and a checksum, to know them again.
+    """
+    shape = list(source.train.shape[1:])
+    known = {"name": name, "shape": shape, "levels": source.levels, "held_out": held_out}
+    if name in DATA:
+        return known
+    return known | {"size": size, "checksum": data.checksum([source.train])}
+
+
 def about(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says of the data that it was trained on; ``CheckpointError`` if nothing."""
+    """What a checkpoint says, see :func:`note`; ``CheckpointError`` if nothing."""
     try:
         found = metadata["config"]["data"]
-        return {name: found[name] for name in ("name", "shape", "levels", "held_out")}
+        known = {name: found[name] for name in ("name", "shape", "levels", "held_out")}
+        return known | {name: found.get(name) for name in ("size", "checksum")}
     except (KeyError, TypeError) as error:
         raise CheckpointError(path, "a checkpoint of vdm-lite train", "no word of data") from error
+
+
+def model(given: argparse.Namespace) -> tuple[VariationalDiffusion, dict[str, Any]]:
+    """The model of the checkpoint, on its device, and what the file says beside it."""
+    built, metadata = load(given.checkpoint)
+    for name, weight in built.state_dict().items():
+        if not weight.isfinite().all():
+            raise CheckpointError(given.checkpoint, "finite weights", f"NaN or infinity in {name}")
+    return built.to(device(given)), metadata
 
 
 def device(given: argparse.Namespace) -> str:

@@ -113,8 +113,8 @@ def _measure(
         like = next(model.parameters())
         generator = torch.Generator(like.device).manual_seed(given.seed)
         shape = (given.images, *held_out.shape[1:])
-        levels = draw(model, shape, GRID_STEPS, ancestral_step, generator)
+        images = draw(model, shape, GRID_STEPS, ancestral_step, generator, at_once)
         path = given.out / "samples" / f"step_{step.step:07d}.png"
-        canvas = pictures.grid(levels, model.likelihood.levels)
-        first(engine, partial(pictures.write_png, path, canvas))
+        levels = model.likelihood.levels
+        first(engine, partial(pictures.write_png, path, images, levels))
     return {name: getattr(report, name) for name in COSTS}
