@@ -84,7 +84,7 @@ def mismatch(toy: exact.GaussianMixture, low: float) -> Tensor:
 
 
 def cost_of(toy: exact.GaussianMixture, low: float) -> Callable[[Tensor], Tensor]:
-    """L(t) of the best denoiser by entropies alone."""
+    """L of the best denoiser by entropies alone."""
 
     def cost(logsnr: Tensor) -> Tensor:
         chunks = [entropy(toy, part) for part in logsnr.split(512)]
@@ -194,7 +194,7 @@ def test_the_weight_is_the_chance_of_not_having_stopped(name):
 
 
 def cost_by_table() -> Callable[[Tensor], Tensor]:
-    """L(t) of the two bumps, linear between 2001 exact values."""
+    """L of the two bumps, linear between 2001 exact values."""
     grid = torch.linspace(-5, 13.3, 2001, dtype=FLOAT)
     table = cost_of(TWO_BUMPS, -5.0)(grid)
 
@@ -266,7 +266,7 @@ def test_monotone_and_not_negative_are_one(name):
 
 @pytest.mark.equation("eq-signed-masses")
 @pytest.mark.parametrize(
-    ("name", "peak"), [("noise, cosine", 0.0), ("EDM", weighting.EDM_PEAK), ("P2", None)]
+    ("name", "peak"), [("noise, cosine", 0.0), ("EDM", weighting.EDM_PEAK), ("P2, cosine", None)]
 )
 def test_masses_of_a_weight_with_one_peak(name, peak):
     weight = weighting.RECIPES[name].weight

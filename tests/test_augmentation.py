@@ -16,7 +16,7 @@ DATA = Gaussian(torch.zeros(1, dtype=F64), math.sqrt(2.5))
 
 
 def cost(logsnr, prior=0.7):
-    """L(t; x) of Gaussian data and the exact denoiser on [-8, 10], in closed form, plus a prior."""
+    """L of Gaussian data and the exact denoiser on [-8, 10], in closed form, plus a prior."""
     return prior + 0.5 * (torch.log1p(2.5 * logsnr.exp()) - math.log1p(2.5 * math.exp(-8)))
 
 

@@ -1,9 +1,10 @@
 r"""What a weight means: the weighted loss as a bound on noise-augmented data (Kingma & Gao 2023).
 
-For L(t; x) = KL(q(z_t..z_1 | x) || p(z_t..z_1)), the cost of all levels noisier than t (with the
-prior's), integration by parts gives (eq-by-parts)::
+For L(lambda_t; x) = KL(q(z_t..z_1 | x) || p(z_t..z_1)), the cost of all levels noisier than
+lambda_t (with the prior's), integration by parts gives (eq-by-parts)::
 
-    L_w = integral of dw/dt L(t; x) dt + w(lambda_max) L(0; x) - w(lambda_min) L(1; x)
+    L_w = integral of dw/dt L(lambda_t; x) dt
+          + w(lambda_max) L(lambda_max; x) - w(lambda_min) L(lambda_min; x)
 
 If w falls with lambda, the first two terms are ``w(lambda_min)`` times an expectation: t is drawn
 from a distribution with density dw/dt and a point mass at t = 0. Otherwise the mixture is signed.
@@ -55,8 +56,8 @@ class Augmentation:
     def expected(self, cost: Callable[[Tensor], Tensor]) -> Tensor:
         """``integral of density * cost dlambda + clean * cost(logsnr_max)``, in nats: ().
 
-        ``cost`` takes levels (N,) to L(t; x) (N,). For a falling weight this is ``total`` times
-        the expected cost of data noised to a random level.
+        ``cost`` takes levels (N,) to L(lambda; x) (N,). For a falling weight this is ``total``
+        times the expected cost of data noised to a random level.
         """
         spread = (self._falls * quadrature.values("cost(logsnr)", cost, self._middles)).sum()
         return spread + self.clean * _at(cost, self.logsnr_max)

@@ -16,14 +16,14 @@ from vdm_lite.weighting import Weighting
 def running_cost(
     logsnr: Tensor, prior: float, cost: Tensor, unit: str = "nats", ax: Axes | None = None
 ) -> Axes:
-    """L(t) against the level (N,), rising: the prior's cost (ocher), on it the layers' (purple)."""
+    """L against the level (N,), rising: the prior's cost (ocher), on it the layers' (purple)."""
     ax = ax or plt.gca()
     floor = torch.full_like(cost, prior)
     ax.fill_between(logsnr, floor, color=COLORS["prior"], alpha=0.5, linewidth=0, label="prior")
     ax.fill_between(
         logsnr, floor, cost, color=COLORS["latent"], alpha=0.25, linewidth=0, label="layers"
     )
-    ax.plot(logsnr, cost, color=COLORS["latent"], label="$L(t)$")
+    ax.plot(logsnr, cost, color=COLORS["latent"], label="$L(\\lambda_t)$")
     ax.set(xlabel=LEVEL, ylabel=unit, xlim=(logsnr[0], logsnr[-1]), ylim=(0, None))
     ax.legend()
     return ax
@@ -99,14 +99,14 @@ def weights_and_densities(views: Mapping[str, Augmentation]) -> Figure:
 def two_denoisers(
     logsnr: Tensor, errors: Mapping[str, Tensor], costs: Mapping[str, Tensor]
 ) -> Figure:
-    """What two denoisers pay above the best one: their noise error, and L(t), at each level."""
+    """What two denoisers pay above the best one: their noise error, and L, at each level."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3))
     for ax, curves in ((left, errors), (right, costs)):
         for (name, curve), line in zip(curves.items(), ("-", "--"), strict=True):
             ax.plot(logsnr, curve, line, color=COLORS["network"], label=name)
         ax.set(xlabel=LEVEL)
     left.set(title="excess noise error")
-    right.set(title="excess of $L(t)$, nats")
+    right.set(title="excess of $L(\\lambda)$, nats")
     left.legend()
     return figure
 
@@ -114,7 +114,7 @@ def two_denoisers(
 def cost_and_densities(
     logsnr: Tensor, prior: float, cost: Tensor, views: Mapping[str, Augmentation]
 ) -> Figure:
-    """L(t) in bits/dim above, and below it the normalized densities p_w of several weights."""
+    """L in bits/dim above, and below it the normalized densities p_w of several weights."""
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.4, 4.6), sharex=True)
     running_cost(logsnr, prior, cost, "bits/dim", top).set_xlabel("")
     for (name, view), line in zip(views.items(), ("-", "--", ":", "-."), strict=False):
