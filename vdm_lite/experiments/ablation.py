@@ -32,6 +32,7 @@ from vdm_lite.schedules import ends as ends_of
 from vdm_lite.training import fit
 
 FILE = Path(__file__).with_suffix(".json")
+CONTROL = FILE.with_name("ablation_control.json")
 EXPONENTS = {"without": (), "with": (6, 7)}
 # log SNR before the first and after the last of 1000 betas from 1e-4 to 0.02 (Ho et al. 2020).
 STARTS = {"Ho": (9.21, -10.12), "book": (13.3, -5.0)}
@@ -132,21 +133,22 @@ def _ends(model: VariationalDiffusion) -> list[float]:
     return [*reversed(ends_of(model.schedule))]  # logsnr_max first
 
 
-def results() -> dict[str, Any]:
-    """What the shipped file holds: ``about`` the run, and its ``rows``."""
-    return runner.read(FILE)
+def results(file: Path = FILE) -> dict[str, Any]:
+    """What a shipped file holds: ``about`` the run, and its ``rows``."""
+    return runner.read(file)
 
 
-def rows(steps: int = STEPS) -> list[dict[str, Any]]:
-    """The shipped rows with so many updates."""
-    return [row for row in results()["rows"] if row["steps"] == steps]
+def rows(steps: int = STEPS, file: Path = FILE) -> list[dict[str, Any]]:
+    """The rows of a shipped file with so many updates."""
+    return [row for row in results(file)["rows"] if row["steps"] == steps]
 
 
 def column(fourier: str, start: str, ends: str, name: str) -> Tensor:
     """Entry ``name`` of the rows of one case: (seeds,), or (seeds, entries, 2) for ``path``."""
     case = (fourier, start, ends)
-    found = [row for row in rows() if (row["fourier"], row["start"], row["ends"]) == case]
-    return torch.tensor([row[name] for row in found])  # the runner keeps the order of `CASES`
+    file = CONTROL if start in FOUND else FILE
+    found = [r for r in rows(file=file) if (r["fourier"], r["start"], r["ends"]) == case]
+    return torch.tensor([r[name] for r in found])  # the runner keeps the order of `CASES`
 
 
 def main() -> None:

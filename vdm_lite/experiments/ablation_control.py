@@ -8,11 +8,9 @@ go to ``ablation_control.json`` beside this file. Ten minutes on one CPU core.
 """
 
 import itertools
-from pathlib import Path
 
 from vdm_lite.experiments import ablation, runner
 
-FILE = Path(__file__).with_suffix(".json")
 CASES = tuple(
     (fourier, start, "fixed", seed)
     for seed, start, fourier in itertools.product(
@@ -24,7 +22,7 @@ CASES = tuple(
 def main() -> None:
     """Train what has no row yet, and write the file after each."""
     wanted = [(*case, ablation.STEPS) for case in CASES]
-    runner.run(FILE, ablation.row, ablation.KEYS, wanted)
+    runner.run(ablation.CONTROL, ablation.row, ablation.KEYS, wanted)
 
 
 if __name__ == "__main__":
