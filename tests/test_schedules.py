@@ -72,6 +72,15 @@ def test_density_over_levels_is_the_published_one_cut_to_the_range(curve, densit
     torch.testing.assert_close(share[0], 1 / torch.trapezoid(density(grid), grid))
 
 
+@pytest.mark.parametrize("curve", [EDM(), EDM(18.0, -9.0), LogitNormal()])
+def test_density_keeps_its_digits_in_a_far_tail(curve):
+    """Near the clean end of a normal density, where it falls to 1e-9 of its peak."""
+    logsnr = torch.linspace(-4.9, curve.logsnr_max - 0.1, 60, dtype=F64)
+    normal = torch.distributions.Normal(-2 * curve.mean, 2 * curve.std).log_prob(logsnr).exp()
+    share = schedules.density(curve, logsnr) / normal
+    torch.testing.assert_close(share, share[:1].expand(60), rtol=1e-9, atol=0)
+
+
 def test_flow_matching_is_the_straight_path():
     """Up to a common factor, (alpha, sigma) = (1 - u, u): the log-SNR of u = t on a wide range."""
     wide = FlowMatching(40.0, -40.0)

@@ -67,6 +67,10 @@ class Cosine(_Curve):
 
     shift: float = 0.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_level("shift", self.shift)
+
     def _curve(self, u: Tensor, v: Tensor) -> Tensor:
         half = math.pi / 2
         return 2 * (torch.sin(half * v).log() - torch.sin(half * u).log()) + self.shift
@@ -104,7 +108,7 @@ class EDM(_Curve):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.require(math.isfinite(self.mean), "mean", "a finite number", self.mean)
+        checks.finite_number("mean", self.mean)
         checks.positive_number("std", self.std)
 
     def _curve(self, u: Tensor, v: Tensor) -> Tensor:
@@ -176,7 +180,7 @@ class Learned(nn.Module):
     ) -> None:
         super().__init__()
         require_ends(logsnr_max, logsnr_min)
-        checks.count("units", units)
+        units = checks.count("units", units)
         self.units = units
         self.raw = nn.Parameter(torch.zeros(units + 1))
         self.logsnr_max = nn.Parameter(torch.tensor(float(logsnr_max)), requires_grad=train_ends)
@@ -209,6 +213,7 @@ def rate(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
     Works under ``no_grad``. Raises ``ValueError`` where the schedule rises: noise may only grow
     with t.
     """
+    checks.function("schedule", schedule, "t -> logsnr")
     checks.floating("t", t)
     # As (B,) also inside: the forward derivative of a float32 tensor () can come out as float64.
     at = t.reshape(-1)
@@ -244,7 +249,7 @@ def time_of(schedule: Schedule, logsnr: Tensor) -> Tensor:
         checks.require(inside, "logsnr", f"levels in [{low:.6g}, {high:.6g}]", "one outside")
     before, after = torch.zeros_like(logsnr), torch.ones_like(logsnr)
     with torch.no_grad():
-        for _ in range(60):
+        for _ in range(80):  # times near 0 keep their digits, which the tail of a density needs
             middle = (before + after) / 2
             early = schedule(middle) > logsnr
             before, after = torch.where(early, middle, before), torch.where(early, after, middle)
@@ -273,26 +278,35 @@ def levels(schedule: Schedule, steps: int, like: Tensor) -> tuple[Tensor, Tensor
 
     Device and dtype are those of ``like``. Raises ``ValueError`` for ``steps < 1``.
     """
-    checks.count("steps", steps)
+    checks.function("schedule", schedule, "t -> logsnr")
+    steps = checks.count("steps", steps)
     logsnr = schedule(torch.linspace(0, 1, steps + 1, device=like.device, dtype=like.dtype))
     return logsnr[:-1], logsnr[1:]
 
 
 def require_ends(logsnr_max: float, logsnr_min: float) -> None:
-    """Raise ``ValueError`` unless the end points are finite and in their order."""
+    """Raise ``ValueError`` unless the end points are from -80 to 80 and in their order."""
+    _require_level("logsnr_max", logsnr_max)
+    _require_level("logsnr_min", logsnr_min)
     given = (logsnr_max, logsnr_min)
-    falls = all(map(math.isfinite, given)) and logsnr_max > logsnr_min
-    checks.require(falls, "logsnr_max, logsnr_min", "finite, logsnr_max > logsnr_min", given)
+    order = "logsnr_max > logsnr_min"
+    checks.require(logsnr_max > logsnr_min, "logsnr_max, logsnr_min", order, given)
+
+
+def _require_level(argument: str, value: float) -> None:
+    """The SNR e^80 and the variance e^-80 are float32 numbers with all digits, e^90 is infinite."""
+    checks.finite_number(argument, value)
+    checks.require(abs(value) <= 80, argument, "a number from -80 to 80", value)
 
 
 def require_falling(schedule: Schedule) -> None:
     """Raise ``ValueError`` unless ``schedule`` is finite and falls strictly over [0, 1]."""
-    checks.require(callable(schedule), "schedule", "a callable t -> logsnr", schedule)
+    checks.function("schedule", schedule, "t -> logsnr")
     with torch.no_grad():
         t = even_times(schedule, 65)
         logsnr = schedule(t)
     tensor = isinstance(logsnr, Tensor)
-    checks.require(tensor, "schedule(t)", "a tensor of levels", type(logsnr).__name__)
+    checks.require(tensor, "schedule(t)", "a tensor of levels", checks.described(logsnr))
     checks.same_shape("schedule(t)", logsnr, t)
     if checks.readable(logsnr):
         falls = bool(logsnr.isfinite().all() and (logsnr.diff() < 0).all())
