@@ -125,7 +125,7 @@ def main() -> None:
     path = RESULTS / f"steps-{time.strftime('%Y%m%d-%H%M%S')}.json"
     about = {"setting": setting, "torch": torch.__version__, "machine": platform.platform()}
     results = {"parameters": parameters, "training": train, "sampling": sample}
-    path.write_text(json.dumps(about | results, indent=2) + "\n")
+    path.write_text(json.dumps(about | results, indent=2) + "\n", encoding="utf-8")
     print(f"Written to {path}")
 
 

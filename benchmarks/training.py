@@ -127,7 +127,7 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"training-{time.strftime('%Y%m%d-%H%M%S')}.json"
     about = {"seconds": arguments.seconds, "machine": platform.platform()}
-    path.write_text(json.dumps(about | {"models": results}, indent=2) + "\n")
+    path.write_text(json.dumps(about | {"models": results}, indent=2) + "\n", encoding="utf-8")
     print(f"\nWritten to {path}")
 
 

@@ -36,7 +36,7 @@ CATEGORIES = ["devtools.timeline", "disabled-by-default-devtools.timeline"]
 def pages(site: Path) -> list[Path]:
     """The chapters that hold widgets."""
     found = sorted((site / "notebooks").glob("*.html"))
-    return [page for page in found if "data-widget=" in page.read_text()]
+    return [page for page in found if "data-widget=" in page.read_text(encoding="utf-8")]
 
 
 def first_widget(browser: Browser, url: str) -> float:
@@ -162,7 +162,7 @@ def main() -> None:
             times = f"{seconds:18.2f} s {outcome(seconds, SECONDS):8}"
             print(f"{page.stem:28} {times} {size:15.1f} KB {outcome(size, KILOBYTES)}", flush=True)
             tasks |= {(page.stem, name): ms for name, ms in dragging(browser, url).items()}
-            if 'data-widget="denoiser"' in page.read_text():
+            if 'data-widget="denoiser"' in page.read_text(encoding="utf-8"):
                 pictures[page.stem] = sampling(browser, url, arguments.visits)
     print(f"\n{'page':28} {'widget':28} longest task while dragging")
     for (name, widget), (ms, busy) in tasks.items():

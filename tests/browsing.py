@@ -18,6 +18,8 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), ""
 )
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+PATIENCE = 300
+"""Seconds until something counts as hung: a slow machine is no failure."""
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 CALM = "() => window.MathJax?.startup?.promise ?? true"
 FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
@@ -88,6 +90,7 @@ class Visit:
         self.page = page
         self.complaints: list[str] = []
         self.requests: list[str] = []
+        page.set_default_timeout(PATIENCE * 1000)
         page.on("console", self.listen)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
@@ -112,7 +115,7 @@ class Shown(Visit):
 
     def __init__(self, context: BrowserContext, url: str) -> None:
         super().__init__(context.new_page(), url)
-        self.page.wait_for_selector("[data-widget][data-ready]", timeout=20_000)
+        self.page.wait_for_selector("[data-widget][data-ready]")
         self.settle()
 
     def settle(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import nbformat
 import pytest
+from browsing import PATIENCE
 from conftest import missing
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -22,7 +23,6 @@ from vdm_lite.experiments.denoiser import WEIGHTS
 from vdm_lite.widgets import ALL, Denoiser
 
 TOKEN = "for-this-test-only"
-PATIENCE = 60  # seconds; on a quiet machine each step takes a few
 SETTINGS = {  # no questions on the first visit, and every cell in the page
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
@@ -73,7 +73,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         missing("jupyterlab is not installed")
     home = tmp_path_factory.mktemp("jupyter")
     process = subprocess.Popen(
-        command(home), env=environment(home), stderr=(home / "log").open("w")
+        command(home), env=environment(home), stderr=(home / "log").open("w", encoding="utf-8")
     )
     try:
         yield Server(address(home, process), home / "notebooks")
@@ -103,7 +103,7 @@ def environment(home: Path) -> dict[str, str]:
     for name, settings in SETTINGS.items():
         path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(settings))
+        path.write_text(json.dumps(settings), encoding="utf-8")
     folders = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "IPYTHONDIR": "ipython"}
     folders |= {"JUPYTER_RUNTIME_DIR": "runtime", "JUPYTERLAB_SETTINGS_DIR": "settings"}
     folders |= {"JUPYTERLAB_WORKSPACES_DIR": "workspaces"}
@@ -115,12 +115,12 @@ def address(home: Path, process: subprocess.Popen) -> str:
     until = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < until:
         for path in (home / "runtime").glob("jpserver-*.json"):
-            written = path.read_text()
+            written = path.read_text(encoding="utf-8")
             if written.endswith("}"):
                 return json.loads(written)["url"]
         time.sleep(0.1)
     process.kill()
-    pytest.fail(f"JupyterLab did not start:\n{(home / 'log').read_text()}")
+    pytest.fail(f"JupyterLab did not start:\n{(home / 'log').read_text(encoding='utf-8')}")
 
 
 class Notebook:

@@ -16,7 +16,6 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
 from equation_index import marked_tests  # noqa: E402
-from execution_cache import digest  # noqa: E402
 from relink import PLACEHOLDER, address, first_cell, relink  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -29,11 +28,20 @@ NEW = "https://github.com/some-org/some.book"
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
+def read(path: Path) -> str:
+    """Return the text of a file."""
+    return path.read_text(encoding="utf-8")
+
+
+def cells(path: Path, kind: str) -> list[dict]:
+    """Return the cells of one kind, code or markdown, of a notebook."""
+    return [cell for cell in json.loads(read(path))["cells"] if cell["cell_type"] == kind]
+
+
 def markdown() -> list[str]:
     """Return the text of every page and of every Markdown cell of the book."""
-    cells = [cell for path in NOTEBOOKS for cell in json.loads(path.read_text())["cells"]]
-    prose = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
-    return prose + [path.read_text() for path in sorted((ROOT / "book").glob("*.md"))]
+    prose = ["".join(c["source"]) for path in NOTEBOOKS for c in cells(path, "markdown")]
+    return prose + [read(path) for path in sorted((ROOT / "book").glob("*.md"))]
 
 
 def labels() -> list[str]:
@@ -63,27 +71,26 @@ def test_labels_are_unique():
 
 @every_notebook
 def test_notebook_is_stripped_and_small(path):
+    stripped = all(c["outputs"] == [] and c["execution_count"] is None for c in cells(path, "code"))
+    assert stripped, f"saved with outputs: .venv/bin/nbstripout notebooks/{path.name}"
     assert path.stat().st_size < 150_000
-    code = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
-    assert all(c["outputs"] == [] and c["execution_count"] is None for c in code)
 
 
 @every_notebook
 def test_notebook_starts_as_relink_writes_it(path):
-    code = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    code = cells(path, "code")
     assert "".join(code[0]["source"]) == first_cell(address(ROOT))
 
 
 @every_notebook
 def test_heading_carries_the_number_of_the_file(path):
-    first = next(c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "markdown")
+    first = cells(path, "markdown")[0]
     assert "".join(first["source"]).startswith(f"# {int(path.stem[:2])}  ")
 
 
 def prose(path: Path) -> str:
     """Return the Markdown of a notebook."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    return "\n\n".join("".join(cell["source"]) for cell in cells(path, "markdown"))
 
 
 @every_notebook
@@ -112,12 +119,12 @@ def test_an_error_to_find_has_a_source(path):
 
 
 def test_contents_and_toc_list_the_notebooks():
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    toc = yaml.safe_load(read(ROOT / "_toc.yml"))
     listed = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
     assert [f for f in listed if f.startswith("notebooks/")] == [
         f"notebooks/{path.stem}" for path in NOTEBOOKS
     ]
-    plan = (ROOT / "book" / "contents.md").read_text()
+    plan = read(ROOT / "book" / "contents.md")
     assert all(f"{{doc}}`../notebooks/{path.stem}`" in plan for path in NOTEBOOKS)
 
 
@@ -142,8 +149,8 @@ def sources(notebook: str) -> list[str]:
 def files(root: Path) -> dict[str, object]:
     """Return what stands in every text file below a folder."""
     paths = (p for p in root.rglob("*") if p.is_file() and p.suffix not in (".pyc", ".png"))
-    read = {".ipynb": sources}
-    return {str(p.relative_to(root)): read.get(p.suffix, str)(p.read_text()) for p in paths}
+    form = {".ipynb": sources}
+    return {str(p.relative_to(root)): form.get(p.suffix, str)(read(p)) for p in paths}
 
 
 def test_all_places_agree_on_the_address(copy):
@@ -199,9 +206,9 @@ def test_first_cell_is_python_that_colab_understands():
 
 
 def test_readme_and_pages_name_real_commands():
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z]+):", read(ROOT / "Makefile"), re.MULTILINE))
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "book").glob("*.md")]
-    text = "\n".join(path.read_text() for path in pages)
+    text = "\n".join(read(path) for path in pages)
     named = set(re.findall(r"(?:^|`|&& )make ([a-z]+)", text, re.MULTILINE))
     assert {"book", "serve", "lab", "test", "bench"} <= named <= targets
     assert {"book", "serve", "lab", "test", "bench", "clean", "help", "relink"} <= targets
@@ -209,7 +216,7 @@ def test_readme_and_pages_name_real_commands():
 
 @pytest.mark.parametrize("page", ["README.md", "book/index.md"])
 def test_printed_example_runs(page):
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    (example,) = re.findall(r"```python\n(.*?)```", read(ROOT / page), re.DOTALL)
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(example, {})
@@ -218,33 +225,21 @@ def test_printed_example_runs(page):
 
 def test_readme_links_to_files_that_exist():
     for page in ("README.md", "CONTRIBUTING.md"):
-        links = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text())
+        links = re.findall(r"\]\((?!http)([^)#]+)\)", read(ROOT / page))
         assert [link for link in links if not (ROOT / link).exists()] == []
 
 
 def test_notation_shows_the_palette():
     from vdm_lite.plots import COLORS
 
-    shown = re.findall(r"background:(#\w+)", (ROOT / "book" / "notation.md").read_text())
+    shown = re.findall(r"background:(#\w+)", read(ROOT / "book" / "notation.md"))
     assert shown == list(COLORS.values())
-
-
-def test_execution_cache_notices_the_library_and_the_pins(tmp_path):
-    (tmp_path / "vdm_lite").mkdir()
-    (tmp_path / "requirements.txt").write_text("torch")
-    (tmp_path / "vdm_lite" / "a.py").write_text("1")
-    seen = {digest(tmp_path), digest(tmp_path)}
-    (tmp_path / "vdm_lite" / "a.py").write_text("2")
-    seen.add(digest(tmp_path))
-    (tmp_path / "requirements.txt").write_text("numpy")
-    seen.add(digest(tmp_path))
-    assert len(seen) == 3
 
 
 def test_library_has_no_upper_pins():
     import tomllib
 
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]
     assert not any("<" in need or "==" in need for need in project["dependencies"])
 
 

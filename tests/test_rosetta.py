@@ -16,7 +16,7 @@ from vdm_lite.parameterization import FLOW, NOISE, SCORE, edm, solve, target
 from vdm_lite.rosetta import REVERSED_FLOW, exploding, preserving, straight
 
 F64 = torch.float64
-PAGE = (Path(__file__).parents[1] / "book" / "rosetta.md").read_text()
+PAGE = (Path(__file__).parents[1] / "book" / "rosetta.md").read_text(encoding="utf-8")
 TABLE = PAGE.split("## From their symbol")[1].split("## The formulas")[0]
 LEVELS = torch.linspace(-12, 13, 51, dtype=F64)
 SCALES = pytest.mark.parametrize("scale", [preserving, exploding, straight])

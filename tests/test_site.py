@@ -49,7 +49,7 @@ def parse(page: str) -> BeautifulSoup:
     """Read one page of the site; once, for the links of all others lead there too."""
     if not (SITE / page).is_file():
         missing("there is no site yet: make book")
-    return BeautifulSoup((SITE / page).read_text(), "html.parser")
+    return BeautifulSoup((SITE / page).read_text(encoding="utf-8"), "html.parser")
 
 
 @every_page
@@ -127,7 +127,7 @@ def test_one_search_field_and_a_working_sidebar_button(visit):
 
 def test_search_finds_a_term(visit):
     page = visit("search.html?q=likelihood").page
-    page.wait_for_selector("#search-results li a", timeout=20_000)
+    page.wait_for_selector("#search-results li a")
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from typing import Any
 import ipywidgets
 import pytest
 import torch
-from browsing import SITE
+from browsing import PATIENCE, SITE
 from bs4 import BeautifulSoup
 from conftest import missing
 from torch import nn
@@ -79,7 +79,7 @@ def text(panel) -> str:
 
 
 async def until(condition) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.001)
 
@@ -410,7 +410,7 @@ def test_the_page_shows_the_recorded_state():
     path = SITE / "notebooks" / "05_discrete_elbo.html"
     if not path.is_file():
         missing("there is no site yet: make book")
-    page = BeautifulSoup(path.read_text(), "html.parser")
+    page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
     (panel,) = page.select("article .training-panel")
     assert "Paused. Step 150 of 500. Loss " in panel.get_text()
     assert NEEDS_KERNEL in panel.get_text()

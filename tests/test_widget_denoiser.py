@@ -487,7 +487,7 @@ def test_loaded_only_when_asked_and_from_here_alone(real, site):
     listed = real.page.request.get(site.address + "denoiser/denoiser.json").json()
     real.page.get_by_text(f"on their way: {listed['bytes'] / 1e6:.1f} MB").wait_for()
     held[0].continue_()
-    real.page.get_by_role("button", name="Sample").wait_for(timeout=60_000)
+    real.page.get_by_role("button", name="Sample").wait_for()
     assert not real.page.locator("progress").is_visible()
     sample(real)
     assert real.read("level") == pytest.approx(13.3)
@@ -516,7 +516,10 @@ def test_same_seed_same_picture(real, sampler, goal):
 def test_build_says_what_is_missing(tmp_path, caplog):
     assert "npm" in browser_denoiser.lacking(tmp_path)
     browser_denoiser.assemble(tmp_path, tmp_path / "cache", tmp_path / "site")
-    assert "npm" in json.loads((tmp_path / "site" / "denoiser.json").read_text())["missing"]
+    assert (
+        "npm"
+        in json.loads((tmp_path / "site" / "denoiser.json").read_text(encoding="utf-8"))["missing"]
+    )
     assert sorted(path.name for path in (tmp_path / "site").iterdir()) == ["denoiser.json"]
 
 
@@ -542,12 +545,12 @@ def test_build_exports_again_when_weights_or_code_have_changed(tmp_path, monkeyp
     files = [tmp_path / name for name in names]
     for file in files:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("first")
+        file.write_text("first", encoding="utf-8")
     for file in files:
         path = browser_denoiser.exported(tmp_path, tmp_path / "cache")
         assert browser_denoiser.exported(tmp_path, tmp_path / "cache") == path
         assert list(path.parent.iterdir()) == [path]
-        file.write_text("second")
+        file.write_text("second", encoding="utf-8")
     assert made == [b"first", *[b"second"] * (len(files) - 1)]
     for name in browser_denoiser.EXPORTERS:
         versions = {name: "another"}

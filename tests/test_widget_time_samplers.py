@@ -336,7 +336,7 @@ def test_staircase_counts_what_lies_between_its_ends(javascript):
 def finish(shown: Any) -> None:
     """Wait for the last batch."""
     drawn = "document.querySelector('[data-readout=drawn]').value === '1000'"
-    shown.page.wait_for_function(drawn, timeout=60_000)
+    shown.page.wait_for_function(drawn)
     shown.settle()
 
 

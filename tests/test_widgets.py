@@ -154,7 +154,7 @@ def test_one_module_for_notebooks_is_what_the_page_runs(browser, widget_server, 
 
 
 def test_colors_are_those_of_the_figures():
-    css = (base.FOLDER / "widget.css").read_text()
+    css = (base.FOLDER / "widget.css").read_text(encoding="utf-8")
     light = dict(re.findall(r"--vdm-(\w+): (#\w+);", css.partition("@media")[0]))
     assert {name: light[name] for name in plots.COLORS} == plots.COLORS
 
@@ -366,7 +366,7 @@ def test_print_shows_the_setting_instead_of_the_controls(show, widget):
 
 def on_page(page) -> list[str]:
     """The modules of the widgets on a page of the site."""
-    return re.findall(r'data-widget="(\w+)"', page.read_text())
+    return re.findall(r'data-widget="(\w+)"', page.read_text(encoding="utf-8"))
 
 
 def test_every_widget_stands_in_the_book():
@@ -397,7 +397,7 @@ def test_widgets_of_a_page_work_and_are_light(browser, page):
         assert violations(opened) == []  # beside the theme's own style sheets
         opened.close()
     assert not any("require" in url or "widget-manager" in url for url in scripts)
-    assert "application/vnd.jupyter.widget-state" not in page.read_text()
+    assert "application/vnd.jupyter.widget-state" not in page.read_text(encoding="utf-8")
     apart = ("mathjax", "search")  # mathematics and search aside
     own = {url: body for url, body in scripts.items() if not any(word in url for word in apart)}
     weights = {url.rpartition("/")[2]: len(gzip.compress(body)) for url, body in own.items()}
@@ -409,4 +409,6 @@ def test_pages_without_widgets_load_no_loader():
         missing("there is no site yet: make book")
     plain = [page for page in SITE.glob("book/*.html") if not on_page(page)]
     assert plain
-    assert [page.name for page in plain if "widgets/loader.js" in page.read_text()] == []
+    assert [
+        page.name for page in plain if "widgets/loader.js" in page.read_text(encoding="utf-8")
+    ] == []

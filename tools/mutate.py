@@ -52,7 +52,7 @@ def in_child(work: Callable[[], object]) -> object:
     receive, send = context.Pipe(duplex=False)
 
     def target() -> None:
-        with open(os.devnull, "w") as null:
+        with open(os.devnull, "w", encoding="utf-8") as null:
             os.dup2(null.fileno(), 1)
             os.dup2(null.fileno(), 2)
         send.send(work())
@@ -137,13 +137,13 @@ def mutants(lines: set[Line]) -> Iterator[tuple[str, int, int]]:
     """(file, place, line) of every break on the lines given."""
     for file in FILES:
         visitor = Break()
-        visitor.visit(ast.parse(Path(file).read_text()))
+        visitor.visit(ast.parse(Path(file).read_text(encoding="utf-8")))
         yield from ((file, i, n) for i, n in enumerate(visitor.places) if (file, n) in lines)
 
 
 def survives(tests: list[str], file: str, place: int) -> bool:
     """Whether no assertion fails although one place of ``file`` is broken."""
-    tree = Break(place).visit(ast.parse(Path(file).read_text()))
+    tree = Break(place).visit(ast.parse(Path(file).read_text(encoding="utf-8")))
     code = compile(ast.fix_missing_locations(tree), file, "exec")
 
     class Loader(importlib.machinery.SourceFileLoader):

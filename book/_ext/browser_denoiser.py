@@ -64,7 +64,7 @@ def assemble(root: Path, cache: Path, target: Path) -> None:
         size = len(packed) + (target / "denoiser.onnx").stat().st_size
         listing = {"script": SCRIPT, "runtime": f"{BINARY}.gz", "weights": "denoiser.onnx"}
         listing["bytes"] = size
-    (target / "denoiser.json").write_text(json.dumps(listing))
+    (target / "denoiser.json").write_text(json.dumps(listing), encoding="utf-8")
 
 
 def fill_site(app: Sphinx) -> None:

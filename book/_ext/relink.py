@@ -14,7 +14,10 @@ from pathlib import Path
 
 PLACEHOLDER = "https://github.com/YOUR_ORG/vdm-lite"  # no account name may contain "_"
 ADDRESS = re.compile(r"https://github\.com/[A-Za-z0-9]+(-[A-Za-z0-9]+)*/[A-Za-z0-9._-]+(?<!\.git)")
-PAGES = ("pyproject.toml", "CITATION.cff", "README.md", "CONTRIBUTING.md", "book/*.md")
+PLACES = (
+    *("pyproject.toml", "CITATION.cff", "README.md", "CONTRIBUTING.md"),
+    *("book/*.md", "notebooks/*.ipynb"),
+)
 LINKS = re.compile(r"(<!-- colab -->\n).*(?=<!-- /colab -->)", re.DOTALL)
 
 FIRST_CELL = """\
@@ -30,7 +33,8 @@ UPLOAD = (
 
 def address(root: Path) -> str:
     """Return the repository's address as pyproject.toml has it."""
-    return tomllib.loads((root / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project["urls"]["Repository"]
 
 
 def first_cell(repository: str) -> str:
@@ -58,14 +62,27 @@ def colab_links(root: Path, repository: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def relink_notebook(path: Path, repository: str) -> None:
-    """Write the first code cell of one notebook."""
-    notebook = json.loads(path.read_text())
+def relinked_notebook(text: str, repository: str) -> str:
+    """Return what a notebook's file holds, with the first code cell that it is to have."""
+    notebook = json.loads(text)
     cell = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
     if "".join(cell["source"]) == first_cell(repository):
-        return
+        return text
     cell["source"] = first_cell(repository).splitlines(keepends=True)
-    path.write_text(json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    return json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def replace(texts: dict[Path, str]) -> None:
+    """Write all of the files or, if one of them cannot be written, none."""
+    drafts = {path.with_name(f".{path.name}.new"): path for path in texts}
+    try:
+        for draft, path in drafts.items():
+            draft.write_text(texts[path], encoding="utf-8", newline="\n")
+        for draft, path in drafts.items():
+            draft.replace(path)
+    finally:
+        for draft in drafts:
+            draft.unlink(missing_ok=True)
 
 
 def relink(root: Path, repository: str) -> None:
@@ -73,18 +90,19 @@ def relink(root: Path, repository: str) -> None:
     if repository != PLACEHOLDER and not ADDRESS.fullmatch(repository):
         raise ValueError(f"expected REPO=https://github.com/org/name, got {repository!r}")
     old = re.compile(re.escape(address(root)) + r"(?![\w-])")
-    for path in sorted(path for page in PAGES for path in root.glob(page)):
-        text = old.sub(repository, path.read_text())
+    before = {path: path.read_text(encoding="utf-8") for p in PLACES for path in root.glob(p)}
+    after = {path: old.sub(repository, text) for path, text in before.items()}
+    for path, text in after.items():
         if path.name == "README.md":
-            text = LINKS.sub(lambda match: match[1] + colab_links(root, repository), text)
-        path.write_text(text)
-    for path in sorted((root / "notebooks").glob("*.ipynb")):
-        relink_notebook(path, repository)
+            after[path] = LINKS.sub(lambda m: m[1] + colab_links(root, repository), text)
+        if path.suffix == ".ipynb":
+            after[path] = relinked_notebook(text, repository)
+    replace({path: text for path, text in after.items() if text != before[path]})
 
 
 if __name__ == "__main__":
     try:
         relink(Path(__file__).parents[2], sys.argv[1] if len(sys.argv) == 2 else "")
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"relink: {error}")
     print(f"The repository's address is now {sys.argv[1]}. Next: make book")

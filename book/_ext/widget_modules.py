@@ -15,6 +15,16 @@ from sphinx.application import Sphinx
 
 STATE = "application/vnd.jupyter.widget-state+json"
 
+# Browsers load no modules, so no loader either, into a page that was opened as a file.
+AS_FILE = """
+if (location.protocol === "file:")
+  document.addEventListener("DOMContentLoaded", () => {
+    for (const words of document.querySelectorAll("[data-widget] > p"))
+      words.textContent =
+        "This live widget needs a server. In the book's folder: make serve";
+  });
+"""
+
 
 def add_loader(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
@@ -25,6 +35,7 @@ def add_loader(
     if "data-widget=" in body:
         # Before MathJax, whose start the loader puts off.
         app.add_js_file("widgets/loader.js", type="module", priority=400)
+        app.add_js_file(None, body=rjsmin.jsmin(AS_FILE))
         app.add_css_file("widgets/widget.css")
 
 
@@ -45,7 +56,9 @@ def copy_modules(app: Sphinx) -> None:
     target.mkdir(parents=True)
     source = Path(app.srcdir, "vdm_lite", "widgets")
     for path in source.glob("*.js"):
-        (target / path.name).write_text(rjsmin.jsmin(path.read_text()))
+        (target / path.name).write_text(
+            rjsmin.jsmin(path.read_text(encoding="utf-8")), encoding="utf-8"
+        )
     shutil.copy(source / "widget.css", target)
 
 

@@ -39,4 +39,4 @@ def log() -> list[dict[str, float]]:
 
 def results() -> dict[str, Any]:
     """What ``vdm-lite evaluate`` wrote of the test images: ``reports``, and what they are about."""
-    return json.loads(RESULTS.read_text())
+    return json.loads(RESULTS.read_text(encoding="utf-8"))

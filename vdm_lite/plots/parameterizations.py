@@ -153,7 +153,7 @@ def explorer(
     names = [*(p.name for p in outputs), "energy"]
     places = [[name for name in row for _ in range(2)] for row in (names[:3], names[3:])]
     places += [[name for name in factors for _ in range(3)]]
-    figure, axes = plt.subplot_mosaic(places, figsize=(7, 7))
+    figure, axes = plt.subplot_mosaic(places, figsize=(7.5, 7))
     for level, color in zip(levels, shades(len(levels)), strict=True):
         z = torch.linspace(-2.5, 2.5, 301)
         for name, curve in _exact_outputs(toy, z, torch.tensor(level), outputs).items():

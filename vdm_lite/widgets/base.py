@@ -112,7 +112,7 @@ class Widget(anywidget.AnyWidget):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         if "module" in vars(cls):  # traitlets makes further subclasses, which inherit both
             cls._esm = bundle(cls.module)
-            cls._css = (FOLDER / "widget.css").read_text()
+            cls._css = (FOLDER / "widget.css").read_text(encoding="utf-8")
         super().__init_subclass__(**kwargs)
 
     def __init__(self, **values: Any) -> None:
@@ -142,8 +142,8 @@ class Widget(anywidget.AnyWidget):
         return (
             f'<div class="vdm-host" data-widget="{self.module}">'
             f'<script type="application/json">{state.replace("<", chr(92) + "u003c")}</script>'
-            f"<p>“{escape(self.title)}” is a live widget: it needs JavaScript here, "
-            "or a running notebook.</p></div>"
+            f"<p>“{escape(self.title)}” is a live widget: it runs in a notebook and in the book's "
+            "pages.<noscript> Here it needs JavaScript.</noscript></p></div>"
         )
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -166,7 +166,7 @@ def bundle(module: str) -> str:
 
 def _collect(module: str, parts: dict[str, str]) -> None:
     """Add the modules that this one needs, then its own text, without imports and exports."""
-    source = (FOLDER / f"{module}.js").read_text()
+    source = (FOLDER / f"{module}.js").read_text(encoding="utf-8")
     for needed in IMPORT.findall(source):
         if needed not in parts:
             _collect(needed, parts)
