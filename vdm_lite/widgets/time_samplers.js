@@ -452,7 +452,7 @@ export function render({ model, el }) {
     "std",
     "share of times",
     "like uniform k =",
-    "std drawn",
+    "std drawn ± error",
     "mean drawn",
   ];
   const table = ui.table({ label: "Loss of a batch, nats per coordinate", columns });
