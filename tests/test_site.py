@@ -97,6 +97,38 @@ def test_phone_needs_no_sideways_scroll(visit, page):
     assert cut == []
 
 
+def words_for_widgets(browser: Browser, page: str, url: str, **context: bool) -> list[str]:
+    """Open a page and return what stands where its widgets would be."""
+    if not parse(page).select("[data-widget]"):
+        pytest.skip("no widget on this page")
+    opened = browser.new_context(**context)
+    tab = opened.new_page()
+    tab.goto(url, wait_until="load")
+    if context.get("java_script_enabled", True):
+        assert tab.locator("mjx-container").count() > 0  # mathematics needs no server
+    words = tab.locator("[data-widget] > p").all_inner_texts()
+    opened.close()
+    assert len(words) == len(parse(page).select("[data-widget]"))
+    return words
+
+
+@every_chapter
+def test_a_page_opened_as_a_file_asks_for_a_server(browser, page):
+    words = words_for_widgets(browser, page, (SITE / page).as_uri())
+    assert all("make serve" in text and "JavaScript" not in text for text in words)
+
+
+@every_chapter
+def test_a_page_without_javascript_asks_for_it(browser, address, page):
+    words = words_for_widgets(browser, page, address + page, java_script_enabled=False)
+    assert all("needs JavaScript" in text and "make serve" not in text for text in words)
+
+
+def test_no_publisher_drops_folders_of_the_site():
+    parse("index.html")
+    assert (SITE / ".nojekyll").is_file()
+
+
 def brightness(page: Page) -> float:
     """Return the lightness of the page's background, 0 to 255."""
     color = page.evaluate("getComputedStyle(document.body).backgroundColor")
