@@ -147,7 +147,10 @@ class Server:
         self.process.stdin.write(json.dumps(job | {"events": [*events], "script": script}) + "\n")
         self.process.stdin.flush()
         codes = json.loads(self.process.stdout.readline())
-        said = [[Path(f"{log}.{rank}.{fd}").read_text() for rank in range(ranks)] for fd in (1, 2)]
+        said = [
+            [Path(f"{log}.{rank}.{fd}").read_text(encoding="utf-8") for rank in range(ranks)]
+            for fd in (1, 2)
+        ]
         return Ended(codes, *said)
 
     def close(self) -> None:

@@ -79,7 +79,7 @@ def test_halved_images_are_means_of_blocks():
 
 def test_license_notice_ships_beside_the_images():
     notice = Path(data.__file__).parent / "datasets" / "LICENSE-fashion-mnist.txt"
-    assert "Copyright (c) 2017 Zalando SE" in notice.read_text()
+    assert "Copyright (c) 2017 Zalando SE" in notice.read_text(encoding="utf-8")
 
 
 def _script():

@@ -49,7 +49,7 @@ def run(file: Path, row: Callable[..., Row], names: Sequence[str], wanted: Seque
 
 def read(file: Path) -> dict[str, Any]:
     """What a results file holds: ``about`` the run, and its ``rows``."""
-    return json.loads(file.read_text())
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _commit(file: Path) -> str:
@@ -59,5 +59,7 @@ def _commit(file: Path) -> str:
 
 def _git(file: Path, *arguments: str) -> str:
     run = ["git", *arguments]
-    shown = subprocess.run(run, cwd=file.parent, capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        run, cwd=file.parent, capture_output=True, encoding="utf-8", check=True
+    )
     return shown.stdout.strip()
