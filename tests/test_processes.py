@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from browsing import PATIENCE
 from processes import ENVIRONMENT, Ended, distance
 
 from vdm_lite import checkpoints, command, journal
@@ -138,7 +139,9 @@ def test_ranks_stay_equal_and_share_the_strata_of_time(launch, tmp_path, strateg
     given = arguments(tmp_path, "--strategy", strategy, "--accumulate", 2)
     ended = launch(script=f"ARGUMENTS = {given!r}\n{RANKS}", ranks=2)
     assert ended.codes == [0, 0], ended.err
-    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    first, second = (
+        json.loads((tmp_path / f"rank{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)
+    )
     assert first["seen"][:-1] == second["seen"][:-1] and len(first["seen"]) == 7
     assert first["times"] != second["times"] and len(first["times"]) == 12
     for k in range(6):  # the two parts of both ranks fill each of the 8 strata once
@@ -209,9 +212,9 @@ def test_a_failure_to_log_ends_all(launch, tmp_path, part):
         events = [(4, {"run": full})]
     elif part == "a picture":
         given, file = [*given, "--images", "1"], tmp_path / "samples"
-        file.write_text("in its way")
+        file.write_text("in its way", encoding="utf-8")
     else:
-        (tmp_path / "tensorboard").write_text("in its way")
+        (tmp_path / "tensorboard").write_text("in its way", encoding="utf-8")
         file = tmp_path / "tensorboard"
     ended = launch(given, ranks=2, events=events)
     assert ended.codes == [2, 2], ended.err
@@ -248,8 +251,8 @@ def download(tmp_path):
     """A script that trains on data which a module in torchvision's place fetches."""
     package = tmp_path / "site" / "torchvision"
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text("")
-    (package / "datasets.py").write_text(TORCHVISION + "\nCIFAR10 = MNIST\n")
+    (package / "__init__.py").write_text("", encoding="utf-8")
+    (package / "datasets.py").write_text(TORCHVISION + "\nCIFAR10 = MNIST\n", encoding="utf-8")
     given = arguments(tmp_path / "run", "--data", "mnist", "--folder", tmp_path / "data")
     given = [*given, "--widths", "4", "4", "--fourier", "--steps", "1", "--held-out", "4"]
     return f"SITE = {str(package.parent)!r}\nARGUMENTS = {given!r} + MORE\n{DOWNLOAD}"
@@ -318,7 +321,7 @@ def test_bad_input_is_said_once(launch, alone, tmp_path):
 
 def run(*command_line: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        command_line, env=ENVIRONMENT, capture_output=True, text=True, timeout=200
+        command_line, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE
     )
 
 
@@ -344,7 +347,7 @@ def test_devices_start_their_processes_and_ctrl_c_in_the_terminal_ends_them(alon
         while process.poll() is None and not (log.exists() and journal.read(log)):
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=100)
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert "go on with --resume" in out and "Traceback" not in err
     step = checkpoints.read(tmp_path / "run" / "checkpoint.safetensors")[1]["step"]
