@@ -466,6 +466,19 @@ def test_exercise_noise_is_no_score():
     assert (best.eps[far] * score[far] < 0).all()  # noise points away from the data
 
 
+def test_exercise_an_image_is_no_noise():
+    """Shipped: the output, an image, is taken for the noise; the pair must explain the latent."""
+    z, logsnr = torch.linspace(-2, 2, 41, dtype=FLOAT)[:, None], level(2.0)
+    alpha, sigma = moments(logsnr)
+    x_hat = TWO_BUMPS.denoise(z, logsnr)
+    right = (z - alpha * x_hat) / sigma
+    assert_close(right, -sigma * TWO_BUMPS.score(z, logsnr))
+    assert_close(alpha * x_hat + sigma * right, z)
+    shipped = x_hat
+    assert (alpha * x_hat + sigma * shipped - z).abs().max() > 0.2
+    assert [f"{n[30].item():.2f}" for n in (z, right, shipped)] == ["1.00", "0.15", "1.01"]
+
+
 def test_exercise_sign_of_the_velocity():
     x, eps, logsnr, z = example()
     (alpha, sigma), v = moments(logsnr), target(VELOCITY, x, eps, logsnr)
