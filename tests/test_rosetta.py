@@ -410,7 +410,7 @@ def test_the_page_has_its_numbers():
 
 
 def test_networks_of_theirs_run_as_the_page_shows():
-    """The best F and v for Gaussian data: both wrapped models predict the exact E[x | z]."""
+    """The best F, v and s for Gaussian data: the wrapped models predict the exact E[x | z]."""
     (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     data_std, toy = 0.5, exact.Gaussian(torch.zeros(2, dtype=F64), 0.5)
 
@@ -426,12 +426,42 @@ def test_networks_of_theirs_run_as_the_page_shows():
             (time * data_std**2 - (1 - time)) / (time**2 * data_std**2 + (1 - time) ** 2) * latent
         )
 
-    names = {"F": best_f, "v": best_v}
+    def best_s(latent, edm_sigma):
+        """The score of x + sigma eps, a Gaussian of variance data_std^2 + sigma^2."""
+        return -latent / (data_std**2 + edm_sigma[:, None] ** 2)
+
+    names = {"F": best_f, "v": best_v, "s": best_s}
     exec(example, names)
     z, logsnr = torch.randn(7, 2, dtype=F64), torch.linspace(-4, 10, 7, dtype=F64)
-    for model in (names["from_edm"], names["from_flow"]):
+    for model in (names["from_edm"], names["from_flow"], names["from_score_sde"]):
         assert isinstance(model, VariationalDiffusion)
         assert_close(model.predict(z, logsnr).x, toy.denoise(z, logsnr))
+
+
+def ve_score(latent, edm_sigma):
+    """Score of x + sigma eps for the two bumps, by autograd of the density, without the library."""
+    latent, var = latent.detach().requires_grad_(), 0.15**2 + edm_sigma[:, None] ** 2
+    bumps = [-0.5 * (latent - mean).square() / var for mean in (-1, 1)]
+    log_density = torch.logsumexp(torch.stack(bumps), 0).sum()
+    return torch.autograd.grad(log_density, latent)[0]
+
+
+def test_a_ve_score_runs_as_the_page_shows():
+    """On the two bumps, at several levels; and the number of the page if its last line is left."""
+    (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    names = {"s": ve_score}
+    exec(example, names)
+    z = torch.tensor([-2.0, -0.3, 0.8, 1.5, -2.0], dtype=F64)[:, None]
+    logsnr = torch.tensor([-4.0, 0.0, 3.0, 8.0, -1.0], dtype=F64)
+    exact_x = exact.TWO_BUMPS.denoise(z, logsnr)
+    assert_close(names["from_score_sde"].predict(z, logsnr).x, exact_x)
+    as_it_comes = ve_score(rosetta.to_latent(exploding, z, logsnr), rosetta.to_edm_sigma(logsnr))
+    wrong = solve(SCORE, as_it_comes, z, logsnr).x
+    assert (f"{wrong[-1].item():.3f}", f"{exact_x[-1].item():.3f}") == ("-2.329", "-0.911")
+    assert "−2.329" in PAGE and "−0.911" in PAGE
+    x, eps = pair()
+    row = target(SCORE, x, eps, LEVELS) * alpha(LEVELS)[:, None]  # (0, -1 / sigma_edm)
+    assert_close(row, -eps / rosetta.to_edm_sigma(LEVELS)[:, None])
 
 
 def test_velocities_of_the_traps():
