@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, kl_divergence
 from torch.testing import assert_close
 
@@ -285,14 +285,47 @@ def test_spotted_errors_of_the_divergence():
     right = gaussian.kl(gaussian.Normal(mean[None], var[None]), vae.standard_normal(mean[None]))
     good = 0.5 * (mean**2 + var - var.log() - 1)
     assert_close(right, good.sum()[None])
+    # As Keras's example had it: the variance as the width of the draw, and a mean over two latents.
+    drawn = 0.5 * (mean**2 + var**2 - 2 * var.log() - 1)
+    assert_close(drawn - good, 0.5 * (var**2 - var - var.log()))
+    assert ((drawn - good)[0].item()) == pytest.approx(0.72, abs=5e-3)
+    for v in real(1e-3, 0.5, 0.99, 1.01, 30.0):
+        assert v**2 - v - v.log() > 0
+    z = mean + var * torch.randn(100_000, 2, dtype=FLOAT)
+    assert_close(z.var(0), var**2, rtol=0.03, atol=0)
+    assert_close(good.mean()[None], right / 2)
     wrong_sign = 0.5 * (mean**2 + var + var.log() - 1)
     assert_close(wrong_sign[0].item(), -1.2, atol=5e-3, rtol=0)
     assert_close(good[0].item(), 0.4, atol=5e-3, rtol=0)
     assert_close((mean**2 + var - var.log() - 1).sum()[None], 2 * right)  # the missing half
-    assert_close(good.mean()[None], right / 2)  # a mean over two latents
-    drawn = 0.5 * (mean**2 + var**2 - 2 * var.log() - 1)  # variance for standard deviation
-    assert_close(drawn - good, 0.5 * (var**2 - var - var.log()))
-    assert (drawn > good).all()
+
+
+@pytest.mark.parametrize("pixels", [3, 196])
+def test_a_mean_over_pixels_alone_multiplies_the_divergence(pixels):
+    torch.manual_seed(0)
+    encoder, decoder = nn.Linear(pixels, 4).double(), nn.Linear(2, pixels).double()
+    model = vae.VAE(encoder, decoder, Gaussian(STD), 2)
+    x = torch.randn(5, pixels, dtype=FLOAT)
+    costs = model.elbo(x, torch.Generator().manual_seed(1))
+    mixed = costs.reconstruction / pixels + costs.prior
+    beta = model.loss(x, beta=pixels, generator=torch.Generator().manual_seed(1))
+    assert_close(pixels * mixed, beta)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_terms_without_the_latent_may_be_left_out(n):
+    """The score-function estimate of d/dmu_1 with f_1 only: unbiased, with n = 1's variance."""
+    (precision, m), (mu, v), (at, weights) = (5.0, 1.2), (0.9, 0.3), quadrature(30)
+    eps = torch.cartesian_prod(*n * [at]).view(-1, n)
+    weight = torch.cartesian_prod(*n * [weights]).view(-1, n).prod(1)
+    z = mu + math.sqrt(v) * eps
+    terms, score = bell(z, 0.0, 1.0) + bell(TOY_X[0], z, STD**2), eps[:, 0] / math.sqrt(v)
+    own = terms[:, 0] - weight @ (terms[:, 0] * eps[:, 0] ** 2)  # minus the best constant
+    first, second = weight @ (own * score), weight @ (own * score) ** 2
+    assert_close(first.item(), (weight @ (terms.sum(1) * score)).item())
+    delta = mu - m
+    law = precision**2 * (2 * delta**2 + 1.5 * v)
+    assert_close((second - first**2).item(), law)
 
 
 def test_price_of_independence():
@@ -358,8 +391,8 @@ def test_figures_draw():
     view = (exact, TOY.elbo(TOY_X, one(1.2, 0.2)))
     figures.explorer(exact, 1.9, {"one": view, "two": view})
     figures.importance_bounds([1, 2], real(-2.0, -1.9), real(0.1, 0.1), -1.8)
-    three = {name: real(1, 2) for name in "abc"}
-    figures.gradient_variances([1, 2], three, three)
+    four = {name: real(1, 2) for name in "abcd"}
+    figures.gradient_variances([1, 2], four, four)
     figures.image_rows({"a": torch.zeros(3, 1, 4, 4), "b": torch.zeros(3, 1, 4, 4)})
     z, _ = line(5.0, 101)
     figures.two_modes(z, z.abs(), [z**2, z**2])

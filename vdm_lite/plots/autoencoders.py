@@ -100,11 +100,11 @@ def _bars(ax: Axes, costs: Elbo, evidence: float) -> None:
 def importance_bounds(
     draws: Sequence[int], bounds: Tensor, errors: Tensor, truth: float, ax: Axes | None = None
 ) -> Axes:
-    """IWAE_k against k with bars of two standard errors, below the exact ``log p(x)``."""
+    """IWAE_k against k with bars of one standard error, below the exact ``log p(x)``."""
     ax = ax or plt.gca()
     ax.axhline(truth, color=COLORS["data"], linestyle=":", label="$\\log p(x)$")
     style = {"fmt": "o-", "color": COLORS["posterior"], "markersize": 4, "capsize": 3}
-    ax.errorbar(draws, bounds, 2 * errors, label="IWAE$_k$", **style)
+    ax.errorbar(draws, bounds, errors, label="IWAE$_k$", **style)
     ax.set(xscale="log", xlabel="draws $k$", ylabel="nats per example")
     ax.legend(loc="lower right")
     return ax
@@ -116,13 +116,13 @@ def gradient_variances(
     measured: Mapping[str, Tensor],
     ax: Axes | None = None,
 ) -> Axes:
-    """Variances of three gradient estimators against the number of latents: lines and marks.
+    """Variances of four gradient estimators against the number of latents: lines and marks.
 
     All have the color of the posterior, which is what they move; line and mark tell them apart.
     """
     ax = ax or plt.gca()
     style = {"color": COLORS["posterior"], "markersize": 5}
-    lines = (("-", "o"), ("--", "s"), (":", "^"))
+    lines = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
     for (line, mark), (name, curve) in zip(lines, curves.items(), strict=True):
         ax.loglog(latents, curve, line, label=name, **style)
         ax.loglog(latents, measured[name], mark, **style)
