@@ -78,7 +78,7 @@ def at(logsnr: Tensor, values: Tensor) -> Tensor:
 
 
 def mean_loss(t: Tensor) -> Tensor:
-    """g(t) = 9 m(lambda_t) for the linear schedule from 10 to -8."""
+    """g(t) = 9 e_2(lambda_t) for the linear schedule from 10 to -8."""
     return 9 * at(10 - 18 * t, noise_moments()[0])
 
 
@@ -234,6 +234,21 @@ def test_own_strata_cost_the_square_of_the_number_of_ranks():
     assert share == pytest.approx(R**2 * slope_squared() / (12 * k**3), rel=0.12)
 
 
+@pytest.mark.parametrize("R", [2, 4, 16])
+def test_strata_dealt_to_ranks_need_no_common_generator(R):
+    """Rank r has every R-th stratum, with offsets of its own: strata of the whole batch."""
+    k, law = 64, slope_squared() / (12 * 64**3)
+    own = [torch.Generator().manual_seed(rank) for rank in range(R)]
+
+    def dealt(_) -> Tensor:
+        u = [torch.rand(k // R, generator=generator, dtype=FLOAT) for generator in own]
+        t = torch.cat([(torch.arange(r, k, R) + u[r]) / k for r in range(R)])
+        assert ((k * t).long().sort().values == torch.arange(k)).all()  # one in each stratum
+        return t
+
+    assert spread(dealt) == pytest.approx(law, rel=0.12)
+
+
 @pytest.mark.equation("eq-importance")
 @pytest.mark.parametrize("density", [torch.ones_like, odd, mean_error, rms_error])
 @pytest.mark.parametrize("weight", [weighting.elbo, weighting.sigmoid(1.0)])
@@ -363,6 +378,34 @@ def test_the_root_mean_square_gives_the_least_variance():
     learned.observe(t, mean_square(t).sqrt())
     share = mean_square(t).view(50, -1).mean(1).sqrt()
     assert_close(learned.masses().double(), 0.99 * share / share.sum() + 0.01 / 50)
+
+
+def test_the_best_density_for_the_loss_may_be_worse_for_a_gradient():
+    """The gradient by a number added to eps_hat is -(eps - eps_hat) / p, with mean zero."""
+    m, fourth = noise_moments()
+    flat = torch.full_like(LEVELS, 1 / 18)
+    choices = (flat, proportional(fourth.sqrt()), proportional(m.sqrt()))
+    found = [integral(m / p).item() for p in choices]
+    assert found == pytest.approx([136.7, 174.0, 96.7], abs=0.05)
+    losses = [variance(p).item() for p in choices]
+    assert losses[1] == min(losses) and found[1] == max(found)
+
+
+def test_a_sampled_gradient_of_a_shared_bias_has_that_variance():
+    bias = torch.zeros(20_000, dtype=FLOAT, requires_grad=True)  # one for each draw
+
+    def biased(z: Tensor, logsnr: Tensor) -> Tensor:
+        x_hat = TWO_BUMPS.denoise(z, logsnr)
+        return x_hat - (-logsnr / 2).exp()[:, None] * bias[:, None]  # eps_hat gains the bias
+
+    model = VariationalDiffusion(biased, LINE, parameterization.IMAGE)
+    generator = torch.Generator().manual_seed(0)
+    x = TWO_BUMPS.sample(len(bias), generator)
+    model.loss(x, times=times.uniform, generator=generator).sum().backward()
+    squares = bias.grad**2
+    error_bar = 4 * squares.std() / math.sqrt(len(bias))
+    assert abs(squares.mean() - 136.7) < error_bar < 15
+    assert abs(bias.grad.mean()) < 4 * math.sqrt(136.7 / len(bias))
 
 
 @pytest.mark.equation("eq-ema")
