@@ -291,6 +291,23 @@ def test_an_energy_has_no_curl_and_other_networks_do(seed):
 
 
 @pytest.mark.equation("eq-curl-free")
+@pytest.mark.parametrize("hole", [False, True])
+def test_symmetry_makes_a_slope_where_there_is_no_hole(hole):
+    """A field with a symmetric Jacobian costs nothing around a loop, unless a hole is inside."""
+    toy = exact.GaussianMixture(real(0.4, 0.6), torch.eye(2, dtype=FLOAT), real(0.3, 0.5))
+
+    def field(z: Tensor) -> Tensor:
+        around = torch.stack([-z[:, 1], z[:, 0]], 1) / z.square().sum(1, keepdim=True)
+        return around if hole else toy.score(z, level(1.0))
+
+    points, steps = circle(0.9)
+    slopes = jacobian(field, points)
+    assert_close(slopes, slopes.mT)
+    gain = (field(points).detach() * steps).sum().item()
+    assert abs(gain - (2 * math.pi if hole else 0)) < 1e-9
+
+
+@pytest.mark.equation("eq-curl-free")
 def test_the_exact_score_has_the_symmetric_jacobian_of_its_energy():
     moons, logsnr = data.moons(), level(2.0)
     z = torch.randn(16, 2, dtype=FLOAT)
