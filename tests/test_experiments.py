@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from vdm_lite import data
-from vdm_lite.experiments import ablation, images, outputs, schedules
+from vdm_lite.experiments import ablation, ablation_control, images, outputs, schedules
 from vdm_lite.training import fit
 
 FILES = {"schedules": schedules, "outputs": outputs}
@@ -65,21 +65,26 @@ def test_short_row_of_the_ablation():
         assert_close(torch.tensor(again[key]), torch.tensor(value), rtol=1e-3, atol=1e-6)
 
 
-def test_every_case_of_the_ablation_has_its_row():
-    rows = ablation.rows()
-    assert {tuple(row.values())[:4] for row in rows} == set(ablation.CASES)
-    assert len(rows) == len(ablation.CASES) == 20
-    about = ablation.results()["about"]
-    assert about["command"] == "python -m vdm_lite.experiments.ablation"
+@pytest.mark.parametrize(("module", "count"), [(ablation, 20), (ablation_control, 6)])
+def test_every_case_of_the_ablation_has_its_row(module, count):
+    name = module.__name__.rpartition(".")[2]
+    file = ablation.FILE.with_name(f"{name}.json")
+    rows = ablation.rows(file=file)
+    assert {tuple(row.values())[:4] for row in rows} == set(module.CASES)
+    assert len(rows) == len(module.CASES) == count
+    about = ablation.results(file)["about"]
+    assert about["command"] == f"python -m vdm_lite.experiments.{name}"
     assert not about["commit"].endswith("-changed")
 
 
-def test_rows_of_the_ablation_belong_together():
+@pytest.mark.parametrize("file", [ablation.FILE, ablation.CONTROL], ids=["rows", "control"])
+def test_rows_of_the_ablation_belong_together(file):
     """Three costs make the bound; a path begins at the start, and fixed ends stay there."""
-    for row in ablation.rows():
+    starts = ablation.STARTS | ablation.FOUND
+    for row in ablation.rows(file=file):
         costs = sum(row[name] for name in ablation.COSTS[1:])
         assert row["bits_per_dim"] == pytest.approx(costs, rel=1e-5)
-        path, start = torch.tensor(row["path"]), torch.tensor(ablation.STARTS[row["start"]])
+        path, start = torch.tensor(row["path"]), torch.tensor(starts[row["start"]])
         assert path.shape == (ablation.STEPS // ablation.EVERY + 1, 2)
         late = path[path.shape[0] * 4 // 5 :]  # from step 1200 on
         assert_close(late.amax(0) - late.amin(0), torch.tensor(row["moved"]))
@@ -97,6 +102,17 @@ def test_a_column_of_the_ablation_goes_by_seed():
         [rows["with", "Ho", "learned", seed]["bits_per_dim"] for seed in ablation.SEEDS]
     )
     assert ablation.column("without", "book", "learned", "path").shape == (1, 16, 2)
+    assert ablation.column("with", "found", "fixed", "bits_per_dim").shape == (3,)
+
+
+def test_where_the_ends_stand_counts_not_that_they_move():
+    """Fixed ends at the place that was found do what learned ones do, seed by seed."""
+    for fourier in ablation.EXPONENTS:
+        learned = ablation.column(fourier, "Ho", "learned", "bits_per_dim")
+        control = ablation.column(fourier, "found", "fixed", "bits_per_dim")
+        others = [ablation.column(fourier, s, "fixed", "bits_per_dim") for s in ablation.STARTS]
+        assert abs(control - learned).max() < 0.025
+        assert (torch.stack(others) - learned).min() > 0.2
 
 
 @pytest.mark.parametrize(("fourier", "end"), [("without", 12.0), ("with", 12.2)])
