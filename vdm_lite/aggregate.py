@@ -1,9 +1,9 @@
-r"""The aggregate posterior of N examples, q(z) = 1/N sum_n q(z | x_n): an exact mixture.
+r"""The aggregate posterior of N examples, q(z) = 1/N sum_k q(z | x_k): an exact mixture.
 
 It splits the average cost of the latents in two: the information that they carry about the data,
 and the mismatch of all of them together with the prior, N(0, I)::
 
-    1/N sum_n KL(q(z | x_n) || N(0, I)) = I_q(x; z) + KL(q(z) || N(0, I))
+    1/N sum_k KL(q(z | x_k) || N(0, I)) = I_q(x; z) + KL(q(z) || N(0, I))
 """
 
 import math
@@ -26,7 +26,7 @@ class Split(NamedTuple):
 
 
 class AggregatePosterior:
-    """``q(z) = 1/N sum_n N(z; mean_n, diag var_n)`` for posteriors ``q``, (N, units) each.
+    """``q(z) = 1/N sum_k N(z; mean_k, diag var_k)`` for posteriors ``q``, (N, units) each.
 
     Raises ``ValueError`` for other shapes and unless the variances are positive.
     """
@@ -47,7 +47,7 @@ class AggregatePosterior:
         return torch.cat([self._log_joint(some).logsumexp(1) for some in z.split(4096)])
 
     def _log_joint(self, z: Tensor) -> Tensor:
-        """``log (1/N) q(z | x_n)``: (B, N)."""
+        """``log (1/N) q(z | x_k)``: (B, N)."""
         mean, var = self.q
         norm = (2 * math.pi * var).log().sum(1) + 2 * math.log(len(mean))
         for j in range(self.units):  # unit by unit: (B, N, units) would be large

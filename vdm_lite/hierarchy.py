@@ -161,7 +161,8 @@ class TopDown(Hierarchy):
     """Inference descends beside generation, as in the ladder VAE (Sonderby et al. 2016).
 
     ``encoder(x)`` gives one message for each layer, (B, 2 n_t), z_1 to z_T: a Gaussian that is
-    merged with the p of its layer, ``q(z_{t-1} | z_t, x) = merge(p(z_{t-1} | z_t), message)``.
+    merged with the p of its layer, ``q(z_{t-1} | z_t, x) = merge(p(z_{t-1} | z_t), message)``; on
+    top, with N(0, I).
     """
 
     def __init__(

@@ -2,7 +2,7 @@ r"""Linear-Gaussian hierarchies: likelihood, posterior and the best simpler post
 
 ::
 
-    z_T ~ N(0, I),    z_{t-1} = W_t z_t + s_t n,  n ~ N(0, I),    t = T … 1,  with z_0 = x
+    z_T ~ N(0, I),    z_{t-1} = W_t z_t + s_t eps,  eps ~ N(0, I),    t = T … 1,  with z_0 = x
 
 One layer is probabilistic principal component analysis, the linear VAE (Tipping and Bishop 1999).
 The latents of all layers are one vector (B, n) with n = n_1 + … + n_T, z_1 first.
@@ -200,7 +200,7 @@ def probabilistic_pca(covariance: Tensor, latents: int, std: float) -> LinearHie
 def smallest_gap(model: LinearHierarchy, sees: Tensor, links: Tensor) -> Tensor:
     """The least ``E_p(x) KL(q || p(z_{1:T} | x))`` of a linear-Gaussian q with these arrows: ().
 
-    Under q, ``z_i = k_i x + sum_j l_ij z_j + n_i`` with independent Gaussian noise. ``sees`` (n,)
+    Under q, ``z_i = k_i x + sum_j l_ij z_j + e_i`` with independent Gaussian noise e. ``sees`` (n,)
     says which coordinates of z depend on x, ``links`` (n, n) where l_ij may differ from 0; without
     cycles, else ``ValueError``. In nats, in float64 to about nine digits (fewer where the posterior
     is nearly degenerate). The best k and noise for given l are closed forms; l is the best that
@@ -218,7 +218,7 @@ def smallest_gap(model: LinearHierarchy, sees: Tensor, links: Tensor) -> Tensor:
     spread = exact @ covariance @ exact.T  # of the posterior's mean, exact @ x
 
     def gap(weights: Tensor) -> Tensor:
-        # z = flow @ (k x + n): the best noise has variance 1 / power_ii, the best k fits the mean.
+        # z = flow @ (k x + e): the best noise has variance 1 / power_ii, the best k fits the mean.
         flow = torch.linalg.inv(eye - (0 * eye).masked_scatter(links, weights))
         heard = precision @ flow
         power, read = flow.T @ heard, heard[:, sees]

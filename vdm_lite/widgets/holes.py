@@ -23,12 +23,12 @@ class Holes(Widget):
 
     ::
 
-        x = W z + s n,   l_i^2 = max(lambda_i - beta s^2, 0)              (eq-ppca, eq-beta-noise)
+        x = W z + s eps,   l_i^2 = max(c_i - beta s^2, 0)                 (eq-ppca, eq-beta-noise)
         prior cost = information + mismatch                               (eq-split)
         hole: p(z) > factor q(z),   q(z) = 1/5 sum of five Gaussians      (eq-aggregate)
 
-    lambda_1 and lambda_2 are the variances of the data along the axes; unit i is active if
-    lambda_i > beta s^2. Costs are in nats, of infinitely many examples. *Between the clusters* is a
+    c_1 and c_2 are the variances of the data along the axes; unit i is active if
+    c_i > beta s^2. Costs are in nats, of infinitely many examples. *Between the clusters* is a
     sample more than four widths from every center. Chapter 2.
     """
 
