@@ -59,7 +59,5 @@ def _commit(file: Path) -> str:
 
 def _git(file: Path, *arguments: str) -> str:
     run = ["git", *arguments]
-    shown = subprocess.run(
-        run, cwd=file.parent, capture_output=True, encoding="utf-8", check=True
-    )
+    shown = subprocess.run(run, cwd=file.parent, capture_output=True, encoding="utf-8", check=True)
     return shown.stdout.strip()
