@@ -220,8 +220,11 @@ def test_equation_index_reads_each_file_once(monkeypatch, tmp_path):
         (tmp_path / "vdm_lite" / f"{name}.py").write_text(code, encoding="utf-8")
         code = f'@pytest.mark.equation("{name}")\ndef test_it():\n    pass\n'
         (tmp_path / "tests" / f"test_{name}.py").write_text(code, encoding="utf-8")
-    count, parse = [], ast.parse
-    monkeypatch.setattr(ast, "parse", lambda text: count.append(text) or parse(text))
+    read = []
+    parser = SimpleNamespace(
+        **vars(ast) | {"parse": lambda text: read.append(text) or ast.parse(text)}
+    )
+    monkeypatch.setattr(equation_index, "ast", parser)
     domain = SimpleNamespace(equations=dict.fromkeys(names, ("page", 1)))
     env = SimpleNamespace(
         toc_fignumbers={}, get_domain=lambda _: domain, titles={"page": nodes.title("", "Title")}
@@ -231,7 +234,7 @@ def test_equation_index_reads_each_file_once(monkeypatch, tmp_path):
     title, listed = equation_index.listing(app)
     assert title.astext() == "Title" and len(listed) == 40
     assert "eq-7 · code: eq-7.f · tests: test_eq-7.test_it" in listed[7].astext()
-    assert len(count) == 80
+    assert len(read) == 80
 
 
 def test_a_page_without_the_index_costs_nothing():
