@@ -176,7 +176,7 @@ def test_attention_mixes_the_values_of_all_pixels():
 
 
 def test_the_u_net_unrolled():
-    """The nine lines of the chapter, with the library's pieces."""
+    """The eight statements of the chapter, with the library's pieces."""
     net = stirred(nets.UNet(1, (8, 12, 16), exponents=(6, 7)))
     z, logsnr = drawn(2, 1, 8, 8), torch.tensor([0.0, 9.0], dtype=FLOAT)
     top, middle = net.level, net.level.below.level
@@ -392,6 +392,47 @@ def test_the_average_of_the_exercise():
     assert age == pytest.approx(400 / 20, rel=0.05)
 
 
+def weights_in_the_average(overwrite: bool, steps: int = 400) -> list[float]:
+    """Shares of the first weights and of those of each step, as diffusers' script had it, or not.
+
+    https://github.com/huggingface/diffusers/issues/1864: each step computed one minus the decay,
+    and wrote it over the limit of the decay.
+    """
+    limit, shares = 0.9999, [1.0]
+    for k in range(1, steps + 1):
+        step = 1 - min(limit, (1 + k) / (10 + k))
+        limit = step if overwrite else limit
+        shares = [share * (1 - step) for share in shares] + [step]
+    return shares
+
+
+@pytest.mark.parametrize(
+    ("overwrite", "last", "age"),
+    [(True, 0.5, 1.0), (False, 0.022, 40.1)],
+    ids=["shipped", "mended"],
+)
+def test_an_average_whose_decay_overwrites_its_limit_is_none(overwrite, last, age):
+    found = weights_in_the_average(overwrite)
+    assert found[-1] == pytest.approx(last, abs=5e-4)
+    assert sum(share * (400 - k) for k, share in enumerate(found)) == pytest.approx(age, abs=0.05)
+
+
+def test_for_eight_steps_the_overwritten_decay_is_right():
+    right, wrong = (weights_in_the_average(overwrite, 8) for overwrite in (False, True))
+    assert wrong == pytest.approx(right)
+    right, wrong = (weights_in_the_average(overwrite, 9) for overwrite in (False, True))
+    assert wrong != pytest.approx(right)
+
+
+def test_the_entropy_that_lossless_bits_lacked():
+    """https://github.com/Kim-Dongjun/Soft-Truncation/issues/2: beta from 0.1 to 20, eps = 1e-5."""
+    eps = 1e-5
+    variance = -math.expm1(-(0.1 * eps + 19.9 * eps**2 / 2))
+    bits = 0.5 * math.log2(2 * math.pi * math.e * variance)
+    assert bits == pytest.approx(-7.92, abs=5e-3)
+    assert -(bits + 7) == pytest.approx(0.92, abs=5e-3)
+
+
 @pytest.fixture
 def clean_axes():
     matplotlib.use("agg")
@@ -409,7 +450,10 @@ def test_figures_draw_what_they_are_given(clean_axes):
     bits = dict.fromkeys("cde", levels / 15)
     left, right = figures.grid_value(levels, levels / 14, heard, bits).axes
     assert len(left.lines) == 4 and len(right.lines) == 3
-    assert len(figures.unet(28, (48, 80, 96)).patches) == 7
+    drawing = figures.unet(28, (48, 80, 96))
+    assert len(drawing.patches) == 8
+    dots = [line for line in drawing.lines if line.get_marker() == "o"]
+    assert len(dots) == 6 and "attention" in [note.get_text() for note in drawing.texts]
     plt.figure()
     paths = {name: torch.rand(2, 9) for name in "abcd"}
     assert len(figures.learned_ends(levels, paths, 12.3).lines) == 9

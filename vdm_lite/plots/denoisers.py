@@ -40,11 +40,12 @@ def grid_value(
 def unet(size: int, widths: Sequence[int]) -> Axes:
     """The way of an image through the U-Net: boxes as tall as the image, wider for more channels.
 
-    The first box is z with its features, the last the output; arrows along the top are additions.
+    The first box is z with its features, the last the output, all others are blocks, which have a
+    dot for the noise level. Brackets along the top are additions.
     """
     ax = plt.figure(figsize=(7.2, 3.4)).gca()
     down = [(size // 2**i, width) for i, width in enumerate(widths)]
-    boxes = [(size, 5), *down, *reversed(down[:-1]), (size, 1)]
+    boxes = [(size, 5), *down, *reversed(down), (size, 1)]
     depth = len(widths)
     place, ends = 0.0, []
     for i, (side, width) in enumerate(boxes):
@@ -54,11 +55,17 @@ def unet(size: int, widths: Sequence[int]) -> Axes:
         box = Rectangle((place, -side), thick, side, color=color, alpha=0.35, linewidth=1)
         ax.add_patch(box)
         ax.text(place + thick / 2, -side - 0.8, f"{side}×{side}\n×{width}", ha="center", va="top")
+        if not edge:
+            ax.plot(place + thick / 2, -side / 2, "o", color=COLORS["prior"], markersize=5)
         ends.append((place, place + thick))
         place += thick + 3.2
     arrow = {"arrowstyle": "->", "color": COLORS["data"], "linewidth": 1.2}
     for (_, start), (end, _), (side, _) in zip(ends, ends[1:], boxes[1:], strict=False):
         ax.annotate("", (end, -side / 2), (start, -side / 2), arrowprops=arrow)
+    middle, side = (ends[depth][1] + ends[depth + 1][0]) / 2, down[-1][0]
+    line = {"arrowstyle": "-", "color": COLORS["data"], "linewidth": 0.8}
+    below = (middle, -side - 6)
+    ax.annotate("attention", (middle, -side / 2), below, ha="center", arrowprops=line)
     for i in range(1, depth):
         height, mirror = 1.2 + 2.4 * (depth - 1 - i), len(boxes) - 1 - i
         x = [sum(ends[i]) / 2, sum(ends[i]) / 2, sum(ends[mirror]) / 2, sum(ends[mirror]) / 2]
