@@ -50,12 +50,13 @@ def data_and_latents(x: Tensor, q: AggregatePosterior) -> Figure:
 def hole_samples(z: Tensor, x: Tensor, hole: Tensor, means: Tensor, radius: float) -> Figure:
     """Draws of the prior and what they decode to; those of ``hole`` (B,) stand out.
 
+    They have the color of the prior, which alone goes there; the others that of the posterior.
     Circles of this ``radius`` around the ``means`` (K, 2) hold practically all data.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3.4))
     for ax, points in ((left, z), (right, x)):
-        _dots(ax, points[~hole], "noise", "elsewhere")
-        _dots(ax, points[hole], "network", "from a hole")
+        _dots(ax, points[~hole], "posterior", "elsewhere")
+        _dots(ax, points[hole], "prior", "from a hole")
     prior_rings(left).set(title="drawn from the prior")
     for center in means.tolist():
         ring = plt.Circle(center, radius, fill=False, edgecolor=COLORS["data"], linewidth=1.2)
