@@ -353,7 +353,25 @@ class TestExercises:
             assert cost.item() == pytest.approx(504.3, abs=0.05)
         assert self.limit == pytest.approx(3.4556, abs=5e-5)
 
-    def test_spot_the_error(self):
+    def test_for_one_image_more_layers_may_cost_more(self):
+        """At x = 0, with the exact denoiser: the theorem is about the average over the data."""
+        rising, (points, node_weights) = Linear(0.0, -6.0), nodes()
+
+        def error(logsnr: Tensor) -> Tensor:
+            """Of the one image x = 0, by a sum over the noise."""
+            sums = []
+            for lam in logsnr.flatten():
+                z = moments(lam)[1].sqrt() * points[:, None]
+                sums.append(node_weights @ GAUSSIAN.denoise(z, lam).square()[:, 0])
+            return torch.stack(sums).view(logsnr.shape)
+
+        v = torch.tensor([0.05, 0.2, 0.4, 3.0], dtype=FLOAT)
+        assert_close(error(v.log()), TAU2**2 * v / (1 + TAU2 * v) ** 2)
+        costs = [diffusion_from_mmse(error, rising, 2**k).item() for k in range(4)]
+        assert costs == sorted(costs)
+        assert [f"{cost:.3f}" for cost in costs[2:]] == ["0.246", "0.269"]
+
+    def test_three_students(self):
         assert 2 * self.limit == pytest.approx(6.911, abs=5e-4)
         assert self.limit / 12 == pytest.approx(0.288, abs=5e-4)
 
