@@ -17,7 +17,7 @@ from vdm_lite.schedules import Cosine, FlowMatching, Linear
 F64 = torch.float64
 
 
-@given(levels=st.integers(1, 300))
+@given(levels=st.integers(2, 300))
 def test_levels_survive_the_round_trip(levels):
     codec = Discretized(levels)
     data = torch.arange(levels)[:, None]
@@ -140,6 +140,36 @@ def test_shapes_and_dtypes(batch, event, dtype):
     assert x.shape == data.shape and x.dtype == torch.float32
     assert codec.log_prob(data, x, torch.tensor(5.0)).shape == (batch,)
     assert elbo.prior(x, torch.tensor(-5.0)).shape == (batch,)
+
+
+WHOLE = (torch.bool, torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32)
+WHOLE += (torch.uint64, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@pytest.mark.parametrize("levels", [2, 100, 256, 300, 65_536])
+@pytest.mark.parametrize("dtype", WHOLE)
+def test_every_dtype_of_whole_numbers_is_encoded(levels, dtype):
+    """Also those that cannot hold the number of levels, or with which torch cannot compare."""
+    codec, wide = Discretized(levels), torch.tensor([[0, 1, 1, 0]])
+    if dtype not in (torch.bool, torch.int8):
+        wide = torch.tensor([[0, 1, min(levels, 129) - 1, min(levels, 241) - 1]])
+    narrow = wide.to(dtype)
+    assert torch.equal(codec.encode(narrow), codec.encode(wide))
+    logsnr, z = torch.tensor(5.0), codec.encode(wide)
+    assert torch.equal(codec.log_prob(narrow, z, logsnr), codec.log_prob(wide, z, logsnr))
+
+
+@pytest.mark.parametrize(
+    ("levels", "values", "dtype"),
+    [
+        (200, [0, 255], torch.uint8), (65_536, [-1, 5], torch.int16), (256, [-128, 5], torch.int8),
+        (256, [0, 256], torch.uint16), (300, [0, 2**32 - 1], torch.uint32),
+        (300, [0, 2**62], torch.uint64), (2, [0, 2], torch.int32), (2, [0, 1], torch.complex64),
+    ],
+)  # fmt: skip
+def test_levels_outside_are_refused_in_every_dtype(levels, values, dtype):
+    with pytest.raises(ValueError, match=r"^data: expected whole levels"):
+        Discretized(levels).encode(torch.tensor([values]).to(dtype))
 
 
 @pytest.mark.parametrize(

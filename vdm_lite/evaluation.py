@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from vdm_lite import checks
-from vdm_lite.diffusion import VariationalDiffusion
+from vdm_lite.diffusion import VariationalDiffusion, require_model
 from vdm_lite.elbo import bits_per_dim
 from vdm_lite.engine import ALONE, Engine
+from vdm_lite.progress import bar
 from vdm_lite.schedules import Linear, ends
 
 
@@ -55,18 +55,24 @@ def evaluate(
     a batch ends and where its times begin anew do neighbors have other times, so with batches of
     fewer than thirty the error comes out too large: in a test by a fifth at ten, by half at two.
 
-    Raises ``ValueError`` for fewer than two examples, as they have no standard error.
+    Raises ``ValueError`` for fewer than two examples, as they have no standard error, and for an
+    example that the likelihood refuses, with its index; for costs that are not finite; for weights
+    and numbers of another kind.
     """
+    require_model(model)
+    checks.require(isinstance(data, Tensor), "data", "a tensor (N, ...)", checks.described(data))
+    checks.batch("data", data)
     checks.require(len(data) > 1, "data", "two examples or more", len(data))
-    checks.count("draws", draws)
-    checks.count("batch_size", batch_size)
+    checks.each_example(data, model.likelihood.encode)
+    draws, seed = checks.count("draws", draws), checks.seed("seed", seed)
+    batch_size = checks.count("batch_size", batch_size)
+    steps = steps if steps is None else checks.count("steps", steps)
     model = model if steps else _on_linear(model)
     like = next(model.parameters(), data)
     batches = data.split(batch_size)
     costs = torch.zeros(len(data), 3, device=like.device)
     rounds = -(-len(batches) // fabric.world_size)
-    hidden = not (progress and fabric.is_global_zero)
-    for i in tqdm(range(rounds), unit="batch", leave=False, disable=hidden):
+    for i in bar(range(rounds), progress and fabric.is_global_zero, unit="batch"):
         k = i * fabric.world_size + fabric.global_rank
         # Past the end the last one again, unused: shards need all processes to call the network.
         batch = batches[min(k, len(batches) - 1)].to(like.device)
@@ -75,6 +81,8 @@ def evaluate(
             costs[k * batch_size :][: len(mine)] = mine
     costs = bits_per_dim(fabric.all_reduce(costs, reduce_op="sum"), math.prod(data.shape[1:])).cpu()
     total = costs.sum(1)
+    finite = bool(total.isfinite().all())
+    checks.require(finite, "model", "one with finite costs", "NaN or infinity")
     error = (total.diff().square().mean() / 2 / len(data)).sqrt()
     numbers = torch.stack([total.mean(), error, *costs.mean(0)]).tolist()
     return Report(*numbers, len(data), draws, steps)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from torch import Tensor
+
 from vdm_lite.checkpoints import write_bytes
 
 FILE = "log.csv"
@@ -30,7 +32,7 @@ def read(path: Path) -> list[dict[str, float]]:
 
     Raises ``ValueError`` for a file of anything else.
     """
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     complete = text[: text.rfind("\n") + 1]  # a full disk may have cut the last row
     rows = csv.DictReader(io.StringIO(complete))
     try:
@@ -66,13 +68,18 @@ class Journal:
 
         ``OSError`` names the file, or the folder of TensorBoard, that cannot be written.
         """
-        with _naming(self.path), self.path.open("a", newline="") as file:
+        with _naming(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
             form = csv.DictWriter(file, self.columns, lineterminator="\n")
             form.writerow(_plain({"step": step, **numbers}))
         with _naming(self.board.log_dir):
             for name, value in numbers.items():
                 self.board.add_scalar(name, value, step)
             self.board.flush()
+
+    def show(self, step: int, canvas: Tensor) -> None:
+        """Add a picture (H, W, C) of samples to TensorBoard. ``OSError`` as in :meth:`write`."""
+        with _naming(self.board.log_dir):
+            self.board.add_image("samples", canvas, step, dataformats="HWC")
 
     def close(self) -> None:
         """Finish the files. ``OSError`` as in :meth:`write`."""

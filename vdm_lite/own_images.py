@@ -183,7 +183,8 @@ def _file(path: Path) -> Items:
     labels, names = arrays.pop("labels", None), ", ".join(arrays)
     one = "images" in arrays or len(arrays) == 1
     checks.require(one, str(path), "one array, or one that is named images", names)
-    return _array(arrays.get("images", *arrays.values()), labels, str(path))
+    images = arrays["images"] if "images" in arrays else next(iter(arrays.values()))
+    return _array(images, labels, str(path))
 
 
 def _array(array: np.ndarray, labels: np.ndarray | None, name: str) -> Items:

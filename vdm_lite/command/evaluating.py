@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +36,6 @@ def run(given: argparse.Namespace) -> int:
         report = evaluate(
             model, images, given.draws, steps, given.batch_size, given.seed, progress=True
         )
-        if not math.isfinite(report.bits_per_dim):
-            raise FloatingPointError(f"expected finite bits/dim, got {report.bits_per_dim}")
         print(_line(report), flush=True)
         content["reports"].append(report._asdict())
         if given.json:  # each at once: it has taken minutes
@@ -50,23 +47,35 @@ def _images(
     given: argparse.Namespace, model: VariationalDiffusion, about: dict[str, Any]
 ) -> tuple[str, str, Tensor]:
     """What to measure on: its name, which part of it, and the images."""
-    name, run = given.data or about["name"], about["name"]
+    name = given.data or about["name"]
+    checks.require(
+        name is not None, "--data", "a name or a path, as the file names no data", "none"
+    )
     if name not in DATA and not Path(name).exists():
         raise ValueError(f"--data: say where the images are now, as {name} is not there any more")
     own = {"size": about["size"], "multiple": model.denoiser.divisor, "levels": about["levels"]}
     source = sources.images(name, given.folder, given.download, **own)
     _check_fit(source, about)
-    known = name in DATA or about["checksum"] == data.checksum([source.train])
-    if not known:
-        expected = f"the images of the run (give others with --data), as {name} held them"
-        checks.require(name != run, "--data", expected, "added, removed or changed ones")
-    splits = ("test", "held-out") if name in DATA else ("held-out",) if known else ("all",)
+    splits = ("test", "held-out") if name in DATA else _of_own(source.train, name, about)
     split = given.split or splits[0]
-    expected = f"{' or '.join(splits)} (no --split), as own images have no test set"
+    expected = f"none, as own images have no test set (this measures on: {splits[0]})"
     checks.require(split in splits, "--split", expected, split)
     if split == "held-out":
+        kept = about["held_out"] is not None
+        checks.require(kept, "--split", "test, as the file knows of no images held out", split)
         return name, split, sources.held_out(source, about["held_out"])[1]
     return name, split, source.test if split == "test" else source.train
+
+
+def _of_own(images: Tensor, name: str, about: dict[str, Any]) -> tuple[str]:
+    """Own images that the run had: those held out. Others: all of them."""
+    if about["checksum"] is None:  # a checkpoint made in Python
+        return ("held-out" if name == about["name"] else "all",)
+    if about["checksum"] == data.checksum([images]):
+        return ("held-out",)
+    expected = f"what the run found in {name} (or others, from another place)"
+    checks.require(name != about["name"], "--data", expected, "added, removed or changed images")
+    return ("all",)
 
 
 def _origin(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 import argparse
 import re
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from vdm_lite import times, weighting
+from vdm_lite import __version__, times, weighting
 from vdm_lite.checkpoints import CheckpointError
 from vdm_lite.config import OUTPUTS, SCHEDULES, ModelConfig
 from vdm_lite.samplers import ancestral_step, ddim_step
@@ -26,12 +26,13 @@ WEIGHTINGS = {
     "edm": weighting.edm,
     "edm-monotonic": weighting.edm_monotonic,
     "flow-matching": weighting.flow_matching,
+    "logit-normal": weighting.logit_normal(),
     "noise-cosine": weighting.noise_cosine,
     "velocity-cosine": weighting.velocity_cosine,
 }
 STRATEGIES = ("auto", "ddp", "fsdp")
 STEPS = {"ancestral": ancestral_step, "ddim": ddim_step}
-CALLED = {"ema_decay": "ema", "exponents": "fourier", "name": "data"}
+CALLED = {"ema_decay": "ema", "exponents": "fourier", "name": "data", "source": "data"}
 """Options that are called otherwise in the library."""
 
 
@@ -49,6 +50,8 @@ def as_options(error: Exception, options: Container[str]) -> str:
     def setting(found: re.Match) -> str:
         if found[0] == "examples":
             return "images to train on (--data, --held-out)"
+        if found[0] == "config.data.checksum":
+            return "--data whose SHA-256"
         return option(found[0].rpartition(".")[2])
 
     if not isinstance(error, CheckpointError):  # which names its file first
@@ -56,8 +59,25 @@ def as_options(error: Exception, options: Container[str]) -> str:
     return re.sub(r"(?<=expected a run with )[\w.]+(?= = )", setting, message)
 
 
+def as_words(values: Mapping[str, Any]) -> list[str]:
+    """Values of options, by name, as they would be typed."""
+    words = []
+    for name, value in values.items():
+        option = "--" + name.replace("_", "-")
+        if isinstance(value, list):
+            words += [option, *map(str, value)]
+        elif value is True:
+            words.append(option)
+        elif value is not None and value is not False:  # which were not given
+            words.append(f"{option}={value}")
+    return words
+
+
 class _Parser(argparse.ArgumentParser):
     """Says in one line what is wrong, without the page of usage that ``--help`` gives."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given, allow_abbrev=False)  # a wrong name is not taken for another
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} ({self.prog} --help explains)\n")
@@ -85,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(
         prog="vdm-lite", description="Train, evaluate and sample variational diffusion models."
     )
+    top.add_argument("--version", action="version", version=f"vdm-lite {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="train|evaluate|sample")
     _train(_command(commands, "train", "train a diffusion of images on its evidence lower bound",
                     "--out PATH"))  # fmt: skip
@@ -107,7 +128,16 @@ def _command(
 
 def _train(p: argparse.ArgumentParser) -> None:
     group = p.add_argument_group("data")
-    group.add_argument("--data", choices=DATA, default=DATA[0], help="what to learn")
+    group.add_argument(
+        "--data", type=images, default=DATA[0], help=f"what to learn: {', '.join(DATA)}, or the "
+        "path of your own images, a folder of files (subfolders are labels), an .npy or an .npz: "
+        "vdm_lite.data.own_images explains it",
+    )  # fmt: skip
+    group.add_argument(
+        "--size", type=side, help="own images: scale the short side to N pixels and take the "
+        "center, N x N (default: as they are, all of one size; what the U-Net cannot halve often "
+        "enough is cut off at the sides)",
+    )  # fmt: skip
     _folder(group)
     group.add_argument(
         "--held-out", type=count, help="training images kept for evaluation, the last "
@@ -120,7 +150,7 @@ def _train(p: argparse.ArgumentParser) -> None:
         "--widths", type=count, nargs="+", default=like.widths,
         help="channels of the U-Net at full resolution, at half, at a quarter, ...",
     )  # fmt: skip
-    group.add_argument("--blocks", type=count, default=like.blocks, help="blocks at each, each way")
+    group.add_argument("--blocks", type=count, default=like.blocks, help="at each, each way")
     group.add_argument(
         "--fourier", type=int, nargs="*",
         help="exponents n of the features sin(2^n pi z) and cos (default: periods of two and four "
@@ -142,15 +172,13 @@ def _train(p: argparse.ArgumentParser) -> None:
     group = p.add_argument_group("optimization")
     group.add_argument(
         "--steps", type=count, help="updates in all (default: 10000, 71 times through the bundled "
-        "images, or with --resume as before); --resume with more makes a run longer, best before "
-        "its rate falls",
+        "images); --resume with more makes a run longer, best before its rate falls",
     )  # fmt: skip
     group.add_argument("--batch-size", type=count, default=64, help="images of all processes")
     group.add_argument("--lr", type=positive, default=2e-3, help="learning rate of AdamW")
     group.add_argument("--warmup", type=whole, default=200, help="steps over which it rises")
     group.add_argument(
-        "--decay", type=whole, help="last steps, over which it falls to 0 (default: a third, or "
-        "with --resume as before)",
+        "--decay", type=whole, help="last steps, over which it falls to 0 (default: a third)",
     )  # fmt: skip
     group.add_argument(
         "--clip", type=positive, default=1.0, help="norm that longer gradients are scaled down "
@@ -181,26 +209,34 @@ def _train(p: argparse.ArgumentParser) -> None:
         help="of the network's arithmetic; noise levels and costs stay in float32",
     )  # fmt: skip
     group.add_argument(
-        "--compile", action="store_true", help="compile the network (torch.compile; not with "
+        "--compile", action=argparse.BooleanOptionalAction, help="compile the network "
+        "(torch.compile; not with "
         "fsdp or a learned schedule)",
     )  # fmt: skip
 
     group = p.add_argument_group("what is written")
     group.add_argument(
-        "--out", type=Path, required=True, help="folder of this run, and of no other at a time",
+        "--out", type=file, required=True, help="folder of this run, and of no other at a time",
     )  # fmt: skip
-    group.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    group.add_argument(
+        "--resume", action="store_true", help="go on with the run in the folder, with its options; "
+        "those of the engine and of what is written may be given anew, and --steps and --decay",
+    )  # fmt: skip
     group.add_argument("--every", type=count, default=500, help="steps between checkpoints")
     group.add_argument("--log-every", type=count, default=50, help="steps between lines of the log")
     group.add_argument("--evaluate-every", type=count, default=1000, help="steps between bits/dim")
-    group.add_argument("--images", type=whole, default=36, help="samples in each PNG; 0: none")
+    group.add_argument("--images", type=shown, default=36, help="samples in each PNG; 0: none")
 
 
 def _evaluate(p: argparse.ArgumentParser) -> None:
     _checkpoint(p)
-    p.add_argument("--data", choices=DATA, help="what to measure on, if not on its own")
+    p.add_argument("--data", type=images, help="what to measure on, if not on its own: a name or "
+                   "a path as for train; where its own images are, if they moved")  # fmt: skip
     _folder(p)
-    p.add_argument("--split", choices=("test", "held-out"), default="test", help="which images")
+    p.add_argument(
+        "--split", choices=("test", "held-out"), help="which images (default: test; of own images "
+        "those that were held out, and all if the run had others)",
+    )  # fmt: skip
     p.add_argument("--draws", type=count, default=10, help="times and noises for each image")
     p.add_argument(
         "--steps", type=count, nargs="*", default=[], metavar="T",
@@ -208,28 +244,32 @@ def _evaluate(p: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     p.add_argument("--batch-size", type=count, default=250, help="images at a time")
     p.add_argument("--seed", type=seed, default=0, help="of the noise")
-    p.add_argument("--json", type=Path, help="file to write the numbers to, after each bound")
+    p.add_argument("--json", type=file, help="file to write the numbers to, after each bound")
     _device(p)
 
 
 def _sample(p: argparse.ArgumentParser) -> None:
     _checkpoint(p)
-    p.add_argument("--out", type=Path, required=True, help="the PNG to write")
+    p.add_argument(
+        "--out", type=file, required=True, help="what to write: a grid of images (.png), a grid on "
+        "its way from noise to data (.gif), or an array (N, C, H, W) of levels (.npz)",
+    )  # fmt: skip
     p.add_argument("--images", type=count, default=36, help="how many")
+    p.add_argument("--batch-size", type=count, default=64, help="images at a time")
     p.add_argument("--steps", type=count, default=250, help="from noise to data")
     p.add_argument("--step", choices=STEPS, default="ancestral", help="kind of step")
-    p.add_argument("--size", type=count, nargs=2, metavar=("H", "W"), help="(default: as trained)")
+    p.add_argument("--size", type=side, nargs=2, metavar=("H", "W"), help="(default: as trained)")
     p.add_argument("--seed", type=seed, default=0, help="of the noise")
     _device(p)
 
 
 def _checkpoint(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--checkpoint", type=Path, required=True, help="file written by vdm-lite train")
+    p.add_argument("--checkpoint", type=file, required=True, help="file written by vdm-lite train")
 
 
 def _folder(p: argparse._ActionsContainer) -> None:
     p.add_argument(
-        "--folder", type=Path, help="where the data lie, for those that the library does not bring "
+        "--folder", type=file, help="where the data lie, for those that the library does not bring "
         "(fashion-mnist: the four original .gz files; default: where Debian's package "
         "dataset-fashion-mnist puts them; mnist, cifar10: what torchvision makes of them; default: "
         "datasets)",
@@ -257,10 +297,34 @@ def _number(kind: Callable, accepts: Callable[[float], bool], what: str) -> Call
     return read
 
 
-count = _number(int, lambda n: n >= 1, "a whole number from 1")
-whole = _number(int, lambda n: n >= 0, "a whole number from 0")
+def _whole(low: int, high: int) -> Callable:
+    return _number(int, lambda n: low <= n <= high, f"a whole number from {low} to {high}")
+
+
+def file(text: str) -> Path:
+    """A path; an empty one would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got ''")
+    return Path(text)
+
+
+def images(text: str) -> str:
+    """One of :data:`DATA`, or a path, made absolute: a checkpoint keeps it."""
+    if text in DATA:
+        return text
+    if not text or not Path(text).exists():
+        expected = f"{', '.join(DATA)}, or a path of images"
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}, which is not there")
+    return str(Path(text).resolve())
+
+
+count = _whole(1, 10**9)
+whole = _whole(0, 10**9)
+side = _whole(1, 4096)
+shown = _whole(0, 10_000)
 seed = _number(int, lambda n: 0 <= n < 2**40, "a whole number from 0 to below 2^40")
 positive = _number(float, lambda v: 0 < v < float("inf"), "a positive number")
 fraction = _number(float, lambda v: 0 <= v < 1, "a number from 0 to below 1")
-KINDS = {Path: "PATH", int: "N", count: "N", whole: "N", seed: "N"}
-KINDS |= {float: "X", positive: "X", fraction: "X"}
+KINDS = {file: "PATH", images: "NAME", int: "N", float: "X"}
+KINDS |= dict.fromkeys((count, whole, side, shown, seed), "N")
+KINDS |= dict.fromkeys((positive, fraction), "X")

@@ -11,11 +11,10 @@ def check(option: str, path: Path, suffixes: tuple[str, ...] = ()) -> None:
 
     Raises ``ValueError`` for a folder or another suffix, ``OSError`` where nothing can be written.
     """
-    checks.require(not path.is_dir(), option, "the name of a file", f"the folder {path}")
-    if suffixes:
-        fits = path.suffix.lower() in suffixes
-        checks.require(fits, option, f"a name that ends in {', '.join(suffixes)}", path)
+    fits = not suffixes or path.suffix.lower() in suffixes
+    checks.require(fits, option, f"a name that ends in {', '.join(suffixes)}", path)
     try:
+        checks.require(not path.is_dir(), option, "the name of a file", f"the folder {path}")
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
             pass

@@ -10,7 +10,7 @@ from torch import Tensor
 from vdm_lite import checks, data
 from vdm_lite.checkpoints import CheckpointError
 from vdm_lite.command.options import DATA
-from vdm_lite.config import load
+from vdm_lite.config import load, part_of_config
 from vdm_lite.data import Images
 from vdm_lite.diffusion import VariationalDiffusion
 
@@ -77,13 +77,13 @@ def note(name: str, source: Images, held_out: int, size: int | None) -> dict[str
 
 
 def about(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says, see :func:`note`; ``CheckpointError`` if nothing."""
-    try:
-        found = metadata["config"]["data"]
-        known = {name: found[name] for name in ("name", "shape", "levels", "held_out")}
-        return known | {name: found.get(name) for name in ("size", "checksum")}
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(path, "a checkpoint of vdm-lite train", "no word of data") from error
+    """What a checkpoint says, see :func:`note`; ``CheckpointError`` if something is missing."""
+    found = part_of_config(path, metadata, "data")
+    for name in ("name", "shape", "levels", "held_out"):
+        if name not in found:
+            expected = f"config.data to hold {name!r}, as made by vdm_lite.config.describe"
+            raise CheckpointError(path, expected, checks.described(sorted(found)))
+    return {"size": None, "checksum": None, **found}
 
 
 def model(given: argparse.Namespace) -> tuple[VariationalDiffusion, dict[str, Any]]:

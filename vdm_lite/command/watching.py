@@ -41,7 +41,7 @@ def watch(
             last = step.step == given.steps
             numbers = log.of_training() if last or step.step % given.log_every == 0 else {}
             if last or step.step % given.evaluate_every == 0:
-                numbers |= log.apart(partial(_measure, given, step, held_out, engine))
+                numbers |= log.apart(partial(_measure, given, step, held_out, log))
             if numbers:
                 log.write(numbers)
         if log.losses:  # stopped between two rows: what was seen is not lost
@@ -95,6 +95,12 @@ class _Log:
         """Write a row of the step seen last."""
         first(self.engine, lambda: self.journal.write(self.step.step, numbers))
 
+    def show(self, images: Tensor, levels: int) -> None:
+        """Write a grid of samples, and add it to the board."""
+        path = self.given.out / "samples" / f"step_{self.step.step:07d}.png"
+        pictures.write_png(path, images, levels)
+        self.journal.show(self.step.step, pictures.grid(images[-1], levels))
+
     def close(self) -> None:
         """Finish the files."""
         if self.journal:
@@ -102,19 +108,17 @@ class _Log:
 
 
 def _measure(
-    given: argparse.Namespace, step: Step, held_out: Tensor, engine: "Fabric"
+    given: argparse.Namespace, step: Step, held_out: Tensor, log: _Log
 ) -> dict[str, float]:
     """Bits/dim of held-out images, one draw each; a grid of samples beside it."""
     # Fewer at a time where training takes few, but not so few that the error comes out too large.
     at_once = min(250, max(30, given.batch_size))
-    report = evaluate(step.averaged, held_out, batch_size=at_once, fabric=engine)
+    report = evaluate(step.averaged, held_out, batch_size=at_once, fabric=log.engine)
     if given.images:  # on all processes: weights in pieces need all of them
         model = step.averaged
         like = next(model.parameters())
         generator = torch.Generator(like.device).manual_seed(given.seed)
         shape = (given.images, *held_out.shape[1:])
         images = draw(model, shape, GRID_STEPS, ancestral_step, generator, at_once)
-        path = given.out / "samples" / f"step_{step.step:07d}.png"
-        levels = model.likelihood.levels
-        first(engine, partial(pictures.write_png, path, images, levels))
+        first(log.engine, partial(log.show, images, model.likelihood.levels))
     return {name: getattr(report, name) for name in COSTS}
