@@ -1,8 +1,8 @@
 """``vdm-lite train``: build, train, log, evaluate and save, on one device or on many.
 
 In the folder of a run: ``checkpoint.safetensors`` (all that it needs to go on),
-``weights.safetensors`` (the averaged weights, at the end), ``log.csv``, ``tensorboard/`` and
-``samples/``.
+``weights.safetensors`` (the averaged weights, at the end), ``log.csv``, ``tensorboard/``,
+``samples/``, ``options.json`` (what was asked for) and ``.lock`` (held while the run lasts).
 """
 
 import argparse
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from vdm_lite import checkpoints, checks, journal
+from vdm_lite import checkpoints, checks
 from vdm_lite.checkpoints import CheckpointError
-from vdm_lite.command import engines, options, sources
+from vdm_lite.command import engines, folders, options, sources
+from vdm_lite.command.folders import CHECKPOINT, WEIGHTS
 from vdm_lite.command.watching import watch
 from vdm_lite.config import ModelConfig
 from vdm_lite.diffusion import VariationalDiffusion
@@ -28,16 +29,24 @@ from vdm_lite.training.fitting import NUMBERS
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
-
 
 def run(given: argparse.Namespace) -> int:
     """Train; 0 when the run is complete, 130 when it was stopped and can go on."""
     _check(given)
     engine = engines.launch(given)
-    load = partial(sources.images, given.data, given.folder, given.download)
+    with folders.taken(given, engine):
+        return _train(given, engine)
+
+
+def _train(given: argparse.Namespace, engine: "Fabric") -> int:
+    own = {"size": given.size, "multiple": 2 ** (len(given.widths) - 1)}
+    own |= {"progress": engine.is_global_zero}
+    load = partial(sources.images, given.data, given.folder, given.download, **own)
     source = engines.in_turn(engine, load)  # if they are to be fetched, then once
     train, held_out = sources.held_out(source, given.held_out)
+    if given.data not in options.DATA:
+        said = f"{given.data}: {sources.description(source)}; {len(held_out)} are held out"
+        engine.print(said)
     wanted = _model(given, source)
     torch.manual_seed(given.seed)
     model = wanted.build()
@@ -49,6 +58,7 @@ def run(given: argparse.Namespace) -> int:
         except CheckpointError as error:
             advice = "go on with the options of that run, or start another in another --out"
             raise ValueError(f"{error}; {advice}") from error
+        first(engine, partial(folders.keep_options, given))
         reached = watch(given, steps, held_out, engine)
     # All wait for the report: an engine takes a process that ends early for one that failed.
     first(engine, partial(_report, given, reached))
@@ -56,13 +66,9 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace) -> None:
-    """What can be refused before any data are read."""
-    there = [name for name in (CHECKPOINT, WEIGHTS, journal.FILE) if (given.out / name).exists()]
-    if given.resume and CHECKPOINT not in there:
-        raise ValueError(f"--resume: {given.out} holds no {CHECKPOINT} to go on from")
-    if there and not given.resume:
-        advice = "go on with --resume" if CHECKPOINT in there else "move it away"
-        raise ValueError(f"--out: {given.out} holds {there[0]} of a run: {advice}, or take another")
+    """What can be refused before anything is started."""
+    if given.size and given.data in options.DATA:
+        raise ValueError(f"--size: is for own images, and {given.data} has its own size")
     both = given.train_ends and (given.weighting, given.times) != ("elbo", "low-discrepancy")
     if both:
         raise ValueError("--train-ends: the ends are learned on the whole bound, which has no "
@@ -73,7 +79,6 @@ def _check(given: argparse.Namespace) -> None:
     if given.compile and (given.strategy == "fsdp" or given.schedule == "learned"):
         raise ValueError("--compile: expected neither --strategy fsdp nor --schedule learned, "
                          "which no test covers")  # fmt: skip
-    given.out.mkdir(parents=True, exist_ok=True)
 
 
 def _model(given: argparse.Namespace, source: sources.Images) -> ModelConfig:
@@ -100,8 +105,7 @@ def _config(
     given: argparse.Namespace, model: ModelConfig, source: sources.Images, held_out: int
 ) -> dict[str, Any]:
     """What the file must say so that the model can be built, evaluated and trained further."""
-    shape = list(source.train.shape[1:])
-    about = {"name": given.data, "shape": shape, "levels": source.levels, "held_out": held_out}
+    about = sources.note(given.data, source, held_out, given.size)
     objective = {"weighting": given.weighting, "times": given.times}
     return {"model": model.plain(), "data": about, "objective": objective}
 
@@ -149,13 +153,12 @@ def _fit(
 
 
 def _lengths(given: argparse.Namespace) -> tuple[int, int]:
-    """Steps, and the last of them over which the rate falls: as given, or as in the run before."""
+    """Steps, and the last of them over which the rate falls."""
     path = given.out / CHECKPOINT
-    before = checkpoints.read_metadata(path) if given.resume else {"steps": 10_000}
-    steps = given.steps or before.get("steps")
-    if steps is None:  # a file from before they were kept
+    if given.steps is None and path.exists():  # a file from before they were kept
         raise ValueError(f"--steps: give their number, which {path} does not hold")
-    return steps, before.get("decay", steps // 3) if given.decay is None else given.decay
+    steps = given.steps or 10_000
+    return steps, steps // 3 if given.decay is None else given.decay
 
 
 def _report(given: argparse.Namespace, reached: Step) -> None:
