@@ -65,7 +65,20 @@ def test_ends_of_a_learned_schedule_are_trained_on_request(train_ends):
     [
         ({"channels": 0}, "channels: expected a whole number >= 1, got 0"),
         ({"levels": 2.5}, "levels: expected a whole number"),
+        ({"levels": 1}, "levels: expected a whole number >= 2, got 1"),
+        ({"levels": 10**9}, "levels: expected a whole number <= 65536, got 1000000000"),
+        ({"channels": 10**6}, "channels: expected a whole number <= 1000, got 1000000"),
         ({"blocks": 0}, "blocks: expected a whole number"),
+        ({"blocks": 1_000_000}, "blocks: expected a whole number <= 100, got 1000000"),
+        ({"widths": 16}, "widths: expected one width or more, got 16"),
+        ({"widths": "16"}, "widths: expected one width or more, got '16'"),
+        ({"widths": (999_999,)}, "widths: expected a whole number <= 10000, got 999999"),
+        ({"widths": (8,) * 11}, "widths: expected ten widths at most, got 11"),
+        ({"exponents": 6}, "exponents: expected whole numbers from 0 to 20, got 6"),
+        ({"output": None}, "output: expected one of noise, image, .* got None"),
+        ({"schedule": ["linear"]}, r"schedule: expected one of linear, .* got \('linear'\)"),
+        ({"logsnr_max": 1000.0}, "logsnr_max: expected a number from -80 to 80, got 1000"),
+        ({"train_ends": "no"}, "train_ends: expected True or False, got 'no'"),
         ({"widths": ()}, r"widths: expected one width or more, got \(\)"),
         ({"widths": (8, 0)}, "widths: expected a whole number >= 1, got 0"),
         (
@@ -114,21 +127,23 @@ def test_a_checkpoint_gives_the_averaged_model(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "config",
+    ("config", "message"),
     [
-        {},
-        [],
-        {"model": None},
-        {"model": 3},
-        {"model": {"width": 3}},
-        {"model": {"widths": [0]}},
-        {"model": {"exponents": ["6"]}},
-        {"model": {"logsnr_max": -9.0}},
+        ({}, "config to hold 'model', as made by vdm_lite.config.describe, got"),
+        ([], "config to hold 'model'"),
+        ({"width": 3}, "config to hold 'model'"),
+        ({"model": None}, "config to hold 'model'"),
+        ({"model": 3}, "config to hold 'model'"),
+        ({"model": {"width": 3}}, r"config.model to fit a ModelConfig, got .*\['width'\]"),
+        ({"model": {"widths": [0]}}, "config.model to fit a ModelConfig, got widths: "),
+        ({"model": {"widths": 16}}, "config.model to fit a ModelConfig, got widths: "),
+        ({"model": {"exponents": ["6"]}}, "config.model to fit a ModelConfig, got exponents: "),
+        ({"model": {"logsnr_max": -9.0}}, "config.model to fit a ModelConfig, got logsnr_max"),
     ],
 )
-def test_a_file_without_a_configuration_is_refused(tmp_path, config):
+def test_a_file_without_a_configuration_is_refused(tmp_path, config, message):
     checkpoints.write(tmp_path / "w", {}, {"config": config})
-    with pytest.raises(CheckpointError, match="w: expected a checkpoint of vdm-lite train, got"):
+    with pytest.raises(CheckpointError, match=f"w: expected {message}"):
         load_model(tmp_path / "w")
 
 

@@ -154,7 +154,7 @@ def test_errors_name_the_argument(net, z, logsnr, message):
 def test_perceptron_without_hidden_layers_is_linear():
     net, (a, b) = perceptron(3, 2, depth=0), torch.randn(2, 5, 3)
     torch.testing.assert_close(net(a) + net(b) - net(a + b), net(torch.zeros(5, 3)))
-    with pytest.raises(ValueError, match="depth: expected at least 0, got -1"):
+    with pytest.raises(ValueError, match="depth: expected a whole number >= 0, got -1"):
         perceptron(3, 2, depth=-1)
     assert [m.out_features for m in perceptron(3, 2, 7) if isinstance(m, nn.Linear)] == [7, 7, 2]
 

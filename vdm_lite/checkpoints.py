@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from vdm_lite import shards
+from vdm_lite import checks, shards
 
 FORMAT = "vdm_lite-checkpoint"
 VERSION = 1
@@ -36,7 +37,20 @@ def write(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapp
     header = {"format": FORMAT, "version": VERSION, **metadata}
     # Clones, because safetensors refuses tensors that share memory (tied weights).
     on_cpu = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    write_bytes(Path(path), save(on_cpu, {"vdm_lite": json.dumps(header)}))
+    write_bytes(Path(path), save(on_cpu, {"vdm_lite": to_json(header)}))
+
+
+def to_json(values: object) -> str:
+    """``values`` as JSON, NumPy's numbers like Python's own. Raises ``TypeError`` for others."""
+    return json.dumps(values, default=_plain)
+
+
+def _plain(value: object) -> int | float:
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    raise TypeError(f"{type(value).__name__} is not JSON serializable")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -109,19 +123,40 @@ def part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
 
 
+WRAPPERS = ("_orig_mod", "module")
+"""What ``torch.compile`` and ``DataParallel`` put into the names of the weights of a module."""
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """The state of ``module`` by the names that its tensors have without wrappers."""
+    return _unwrapped(module.state_dict())
+
+
+def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    named = {}
+    for name, t in state.items():
+        named[".".join(part for part in name.split(".") if part not in WRAPPERS)] = t
+    # Where two tensors would get one name, "module" is a name of the network's own.
+    return named if len(named) == len(state) else dict(state)
+
+
 def load_into(module: nn.Module, weights: Mapping[str, Tensor], path: str | os.PathLike) -> None:
-    """Copy ``weights`` into ``module``; CheckpointError if a name, a shape or a dtype differs."""
+    """Copy ``weights`` into ``module``; CheckpointError if a name, a shape or a dtype differs.
+
+    Names with and without wrappers count as the same.
+    """
     check_weights(module, weights, path)
-    like = module.state_dict()
-    module.load_state_dict({name: shards.piece(t, like[name]) for name, t in weights.items()})
+    like, weights = module.state_dict(), _unwrapped(weights)
+    full = dict(zip(weights_of(module), like, strict=True))
+    module.load_state_dict({full[k]: shards.piece(t, like[full[k]]) for k, t in weights.items()})
 
 
 def check_weights(
     module: nn.Module, weights: Mapping[str, Tensor], path: str | os.PathLike
 ) -> None:
     """Raise CheckpointError unless ``weights`` have the names, shapes and dtypes of ``module``."""
-    wanted = {name: _kind(t) for name, t in module.state_dict().items()}
-    found = {name: _kind(t) for name, t in weights.items()}
+    wanted = {name: _kind(t) for name, t in weights_of(module).items()}
+    found = {name: _kind(t) for name, t in _unwrapped(weights).items()}
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
             raise CheckpointError(
@@ -197,9 +232,14 @@ def save_weights(
 ) -> None:
     """Save weights alone, for shipping: give the averaged model of :func:`vdm_lite.training.fit`.
 
-    ``config`` is whatever the reader needs to build the model again; it must be JSON-able.
+    ``config`` is whatever the reader needs to build the model again; it must be JSON-able, and
+    :func:`vdm_lite.config.describe` makes one that the command line understands.
     """
-    write(path, join(ema=model.state_dict()), {"config": dict(config or {})})
+    is_module = isinstance(model, nn.Module)
+    checks.require(is_module, "model", "a module", checks.described(model))
+    mapping = config is None or isinstance(config, Mapping)
+    checks.require(mapping, "config", "a mapping", checks.described(config))
+    write(path, join(ema=weights_of(model)), {"config": dict(config or {})})
 
 
 def load_weights(path: str | os.PathLike, model: nn.Module) -> dict[str, Any]:

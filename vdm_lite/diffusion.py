@@ -13,22 +13,31 @@ from torch import Tensor, nn
 
 from vdm_lite import checks, elbo, parameterization, times, weighting
 from vdm_lite.elbo import Elbo
-from vdm_lite.gaussian import alpha, diffuse, expand, sum_except_batch, working_dtype
+from vdm_lite.gaussian import alpha, as_weights, diffuse, expand, sum_except_batch
 from vdm_lite.likelihood import Discretized, Gaussian
-from vdm_lite.parameterization import NOISE, Parameterization, Prediction
+from vdm_lite.parameterization import NOISE, Parameterization, Prediction, require_row
 from vdm_lite.randomness import Generator, normal_like
 from vdm_lite.schedules import Linear, Schedule, rate, require_falling
-from vdm_lite.times import TimeSampler
+from vdm_lite.times import FORM, TimeSampler, require_times
 from vdm_lite.weighting import Weighting, require_weights
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
+
+
+def require_model(model: "VariationalDiffusion") -> None:
+    """Raise ``ValueError`` unless ``model`` can do what a diffusion can."""
+    names = ("denoiser", "schedule", "predict", "loss", "elbo", "likelihood")
+    expected = "a VariationalDiffusion (a network alone has neither schedule nor likelihood)"
+    checks.has("model", model, names, expected)
 
 
 class VariationalDiffusion(nn.Module):
     """A diffusion model around any ``denoiser(z, logsnr) -> y``, a network or an exact one.
 
     ``parameterization`` says what y is, ``likelihood`` what the data are: floats (``Gaussian``)
-    or integer levels (``Discretized``).
+    or integer levels (``Discretized``). Floats are computed with in the dtype of the denoiser's
+    weights, float32 or float64; without weights they keep their own. Raises ``ValueError`` for
+    what cannot be one of these, and for a schedule that does not fall.
     """
 
     def __init__(
@@ -39,6 +48,10 @@ class VariationalDiffusion(nn.Module):
         likelihood: Gaussian | Discretized = Gaussian(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__()
+        checks.function("denoiser", denoiser, "(z, logsnr) -> y")
+        require_row(parameterization, "parameterization")
+        names = ("encode", "decode", "log_prob")
+        checks.has("likelihood", likelihood, names, "Gaussian() or Discretized(levels)")
         require_falling(schedule)
         self.denoiser = denoiser
         self.schedule = schedule
@@ -47,6 +60,7 @@ class VariationalDiffusion(nn.Module):
 
     def predict(self, z: Tensor, logsnr: Tensor) -> Prediction:
         """Estimates of x and eps from latents ``z`` (B, ...) at levels () or (B,)."""
+        z, logsnr = as_weights(z, self.denoiser), as_weights(logsnr, self.denoiser)
         y = self._output(z, logsnr)
         return parameterization.solve(self.parameterization, y, z, logsnr)
 
@@ -62,10 +76,14 @@ class VariationalDiffusion(nn.Module):
         ``1/2 w(lambda_t) (-dlambda/dt) ||eps - eps_hat||^2 / p(t)`` with t ~ p from ``times``. With
         the default weight it estimates the diffusion term of the continuous-time bound. A sampler
         that learns (``times.Adaptive``) is shown the cost before the division. Raises
-        ``ValueError`` for a weight that is negative or not finite.
+        ``ValueError`` for a weight that is negative or not finite, and, on a CPU, for a denoiser
+        that returns NaN.
         """
+        checks.function("weighting", weighting, "logsnr -> w")
+        checks.function("times", times, FORM)
         x = self._encode(data)
-        t, p = times(len(x), generator=generator, device=x.device, dtype=x.dtype)
+        drawn = times(len(x), generator=generator, device=x.device, dtype=x.dtype)
+        t, p = require_times(drawn, len(x))
         logsnr, slope = rate(self.schedule, t)
         w = weighting(logsnr)
         require_weights(w, logsnr)
@@ -80,6 +98,7 @@ class VariationalDiffusion(nn.Module):
         ``steps`` is the number of layers T, one of which is drawn for each example; ``None`` is
         continuous time. Unbiased: average over examples or calls.
         """
+        data = as_weights(data, self.denoiser)
         x = self._encode(data)
         logsnr_0, logsnr_1 = self.schedule(x.new_tensor([0.0, 1.0]))
         z_0 = diffuse(x, logsnr_0, normal_like(x, generator))
@@ -91,13 +110,12 @@ class VariationalDiffusion(nn.Module):
         return Elbo(elbo.prior(x, logsnr_1), reconstruction, diffusion)
 
     def _encode(self, data: Tensor) -> Tensor:
-        """Data as x; levels, which have no precision of their own, in that of the model."""
-        x = self.likelihood.encode(data)
-        return x if x is data else x.to(working_dtype(self))
+        """Data as x, in the dtype of the denoiser's weights."""
+        return as_weights(self.likelihood.encode(data), self.denoiser)
 
     def _layer(self, x: Tensor, steps: int, generator: Generator) -> Tensor:
         """The cost of one layer i of T, drawn for each example, times T: (B,)."""
-        checks.count("steps", steps)
+        steps = checks.count("steps", steps)
         t, _ = times.low_discrepancy(len(x), generator, x.device, x.dtype)
         i = (t * steps).floor().clamp(max=steps - 1) + 1
         logsnr_s, logsnr_t = self.schedule((i - 1) / steps), self.schedule(i / steps)

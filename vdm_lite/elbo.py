@@ -11,6 +11,7 @@ A likelihood in bits/dim keeps all three.
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -41,7 +42,9 @@ class Elbo(NamedTuple):
 
 def bits_per_dim(nats: Tensor, dims: int) -> Tensor:
     """``nats / (dims ln 2)`` for data of ``dims`` numbers an example, same shape as ``nats``."""
-    checks.count("dims", dims)
+    numbers = isinstance(nats, Tensor | Real)
+    checks.require(numbers, "nats", "a tensor", checks.described(nats))
+    dims = checks.count("dims", dims)
     return nats / (dims * math.log(2))
 
 
@@ -77,6 +80,7 @@ def diffusion_from_mmse(
     ``1/2 integral of SNR mmse dlambda`` between the schedule's ends, by quadrature in float64.
     Raises ``ValueError`` for a schedule that does not fall, errors of another shape, ``steps < 1``.
     """
+    checks.function("mmse", mmse, "levels (N,) -> numbers (N,)")
     if steps is None:
         return weighted_from_mmse(mmse, torch.ones_like, schedule)
     require_falling(schedule)

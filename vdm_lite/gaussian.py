@@ -31,14 +31,21 @@ class Normal(NamedTuple):
 
 def check_normal(argument: str, normal: Normal, like: Tensor) -> None:
     """Require finite means and positive variances that broadcast to ``like`` (B, ...)."""
+    is_normal(argument, normal)
     checks.floating(f"{argument}.mean", normal.mean)
     checks.fits(f"{argument}.mean", normal.mean, like)
     checks.positive(f"{argument}.var", normal.var)
     checks.fits(f"{argument}.var", normal.var, like)
 
 
+def is_normal(argument: str, value: Normal) -> None:
+    """Require a :class:`Normal`."""
+    checks.require(isinstance(value, Normal), argument, "a Normal", checks.described(value))
+
+
 def expand(value: Tensor, like: Tensor, argument: str = "logsnr") -> Tensor:
     """Give ``value`` of shape () or (B,) the trailing axes it needs against ``like`` (B, ...)."""
+    checks.require(isinstance(value, Tensor), argument, "a tensor", checks.described(value))
     if value.ndim == 0:
         return value
     given = tuple(value.shape)
@@ -136,6 +143,7 @@ def kl_per_unit(q: Normal, p: Normal) -> Tensor:
     The mean of q has shape (B, ...); everything else broadcasts to it axis by axis, or is ().
     Raises ``ValueError`` for other shapes, and unless the variances are positive.
     """
+    is_normal("q", q)
     checks.examples("q.mean", q.mean)
     check_normal("p", p, q.mean)
     check_normal("q", q, q.mean)
@@ -154,6 +162,7 @@ def draw(q: Normal, generator: Generator = None) -> Tensor:
     Gradients flow through the draw into mean and variance. Raises ``ValueError`` for a variance of
     another shape and unless the variances are positive.
     """
+    is_normal("q", q)
     mean = q.mean
     check_normal("q", q, mean)
     return mean + q.var.sqrt() * normal_like(mean, generator)
@@ -169,7 +178,25 @@ def log_prob(q: Normal, z: Tensor) -> Tensor:
     return -0.5 * ((z - q.mean).square() / q.var + q.var.log() + math.log(2 * math.pi))
 
 
-def working_dtype(model: nn.Module) -> torch.dtype:
-    """What latents and costs are computed in: the dtype of the parameters, at least float32."""
-    like = next(model.parameters(), torch.empty(0))
-    return torch.promote_types(like.dtype, torch.float32)
+def working_dtype(model: object, given: torch.dtype | None = None) -> torch.dtype:
+    """What data, latents and costs are computed in: the dtype of the model's weights.
+
+    Where there are none, that of what is ``given`` (by default torch's), at least float32. Raises
+    ``ValueError`` for weights of less: costs need the digits, and ``torch.autocast`` runs the
+    matrix products of a float32 network in bfloat16.
+    """
+    weights = model.parameters() if isinstance(model, nn.Module) else iter(())
+    weight = next(weights, None)
+    if weight is None:
+        return torch.promote_types(given or torch.get_default_dtype(), torch.float32)
+    enough = weight.dtype in (torch.float32, torch.float64)
+    expected = "weights in float32 or float64 (torch.autocast computes in less)"
+    checks.require(enough, "model", expected, weight.dtype)
+    return weight.dtype
+
+
+def as_weights(data: Tensor, model: object) -> Tensor:
+    """Floating-point ``data`` in the :func:`working_dtype` of ``model``; anything else as it is."""
+    if not isinstance(data, Tensor) or not data.is_floating_point():
+        return data
+    return data.to(working_dtype(model, data.dtype))

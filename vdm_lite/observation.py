@@ -101,7 +101,7 @@ class DiscretizedLogistic:
     parameters: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        checks.count("levels", self.levels)
+        checks.count("levels", self.levels, 2, 2**16)  # one level says nothing
 
     def encode(self, data: Tensor) -> Tensor:
         """Levels to numbers in (-1, 1), in the default dtype, as ``likelihood.Discretized``."""

@@ -13,6 +13,7 @@ turns any output into any other (``solve``) and any error into any other (eq-err
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -30,13 +31,17 @@ class Parameterization:
     a: Callable[[Tensor], Tensor]
     b: Callable[[Tensor], Tensor]
 
+    def __post_init__(self) -> None:
+        for name in ("a", "b"):
+            checks.function(name, getattr(self, name), f"logsnr -> {name}")
+
     def output(
         self, denoiser: Callable[[Tensor, Tensor], Tensor], z: Tensor, logsnr: Tensor
     ) -> Tensor:
-        """Run the network: ``y_hat`` with the shape of ``z``."""
-        y = denoiser(z, logsnr).to(z.dtype)
-        checks.same_shape("denoiser(z, logsnr)", y, z)
-        return y
+        """Run the network: ``y_hat`` with the shape of ``z``, finite; ``ValueError`` if not."""
+        y = denoiser(z, logsnr)
+        checks.answer("denoiser(z, logsnr)", y, z)
+        return y.to(z.dtype)
 
 
 class _Energy(Parameterization):
@@ -46,20 +51,40 @@ class _Energy(Parameterization):
         self, denoiser: Callable[[Tensor, Tensor], Tensor], z: Tensor, logsnr: Tensor
     ) -> Tensor:
         keep_graph = torch.is_grad_enabled()
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
+            z, logsnr = _differentiable(z), _differentiable(logsnr)
             z = z if z.requires_grad else z.detach().requires_grad_()
             energy = denoiser(z, logsnr)
-            checks.same_shape("denoiser(z, logsnr)", energy, z.reshape(len(z), -1)[:, 0])
+            checks.answer("denoiser(z, logsnr)", energy, z.reshape(len(z), -1)[:, 0])
+            depends = energy.requires_grad
+            checks.require(depends, "denoiser(z, logsnr)", "energies that depend on z", "others")
             (gradient,) = torch.autograd.grad(energy.sum(), z, create_graph=keep_graph)
         return -gradient.to(z.dtype)
 
 
+def _differentiable(value: Tensor) -> Tensor:
+    """A tensor made under ``torch.inference_mode`` as one that autograd can work with."""
+    return value.clone() if value.is_inference() else value
+
+
+def _minus_one(logsnr: Tensor) -> Tensor:
+    return -torch.ones_like(logsnr)
+
+
+def _minus_sigma(logsnr: Tensor) -> Tensor:
+    return -sigma(logsnr)
+
+
+def _per_noise(logsnr: Tensor) -> Tensor:
+    return -1 / sigma(logsnr)
+
+
 IMAGE = Parameterization("image", torch.ones_like, torch.zeros_like)
 NOISE = Parameterization("noise", torch.zeros_like, torch.ones_like)
-SCORE = Parameterization("score", torch.zeros_like, lambda logsnr: -1 / sigma(logsnr))
+SCORE = Parameterization("score", torch.zeros_like, _per_noise)
 ENERGY = _Energy("energy", SCORE.a, SCORE.b)
-VELOCITY = Parameterization("velocity", lambda logsnr: -sigma(logsnr), alpha)
-FLOW = Parameterization("flow", lambda logsnr: -torch.ones_like(logsnr), torch.ones_like)
+VELOCITY = Parameterization("velocity", _minus_sigma, alpha)
+FLOW = Parameterization("flow", _minus_one, torch.ones_like)
 
 
 def edm(data_std: float = 0.5) -> Parameterization:
@@ -70,19 +95,22 @@ def edm(data_std: float = 0.5) -> Parameterization:
     ``ValueError`` unless ``data_std`` is positive.
     """
     checks.positive_number("data_std", data_std)
-    log_var = 2 * math.log(data_std)
+    std = float(data_std)
+    return Parameterization("edm", partial(_edm_a, data_std=std), partial(_edm_b, data_std=std))
 
-    def c_skip(logsnr: Tensor) -> Tensor:
-        return torch.sigmoid(logsnr + log_var)
 
-    def c_out(logsnr: Tensor) -> Tensor:
-        return data_std * torch.sigmoid(-logsnr - log_var).sqrt()
+def _edm_a(logsnr: Tensor, data_std: float) -> Tensor:
+    """``(1 - c_skip) / c_out = c_out / data_std^2``, which keeps all digits."""
+    return _c_out(logsnr, data_std) / data_std**2
 
-    return Parameterization(
-        "edm",
-        lambda logsnr: c_out(logsnr) / data_std**2,  # (1 - c_skip) / c_out, all digits kept
-        lambda logsnr: -c_skip(logsnr) * torch.exp(-logsnr / 2) / c_out(logsnr),
-    )
+
+def _edm_b(logsnr: Tensor, data_std: float) -> Tensor:
+    c_skip = torch.sigmoid(logsnr + 2 * math.log(data_std))
+    return -c_skip * torch.exp(-logsnr / 2) / _c_out(logsnr, data_std)
+
+
+def _c_out(logsnr: Tensor, data_std: float) -> Tensor:
+    return data_std * torch.sigmoid(-logsnr - 2 * math.log(data_std)).sqrt()
 
 
 class Prediction(NamedTuple):
@@ -108,17 +136,25 @@ class Prediction(NamedTuple):
         return target(FLOW, self.x, self.eps, self.logsnr)
 
 
+def require_row(p: Parameterization, argument: str = "p") -> None:
+    """Raise ``ValueError`` unless ``p`` is a :class:`Parameterization`."""
+    is_row = isinstance(p, Parameterization)
+    checks.require(is_row, argument, "a Parameterization such as NOISE", checks.described(p))
+
+
 def target(p: Parameterization, x: Tensor, eps: Tensor, logsnr: Tensor) -> Tensor:
     """What the network should say: ``y = a x + b eps``, with the shape of ``x`` (B, ...)."""
+    require_row(p)
     checks.examples("x", x)
     checks.floating("eps", eps)
     checks.same_shape("eps", eps, x)
     checks.floating("logsnr", logsnr)
-    return expand(p.a(logsnr), x) * x + expand(p.b(logsnr), x) * eps
+    return expand(p.a(logsnr), x, "a(logsnr)") * x + expand(p.b(logsnr), x, "b(logsnr)") * eps
 
 
 def determinant(p: Parameterization, logsnr: Tensor) -> Tensor:
     """``alpha b - sigma a``, same shape as ``logsnr``; zero would be ambiguous (eq-determinant)."""
+    require_row(p)
     return alpha(logsnr) * p.b(logsnr) - sigma(logsnr) * p.a(logsnr)
 
 
@@ -128,6 +164,7 @@ def solve(p: Parameterization, y: Tensor, z: Tensor, logsnr: Tensor) -> Predicti
     ``x = (b z - sigma y) / determinant``, ``eps = (alpha y - a z) / determinant``. ``y`` and ``z``
     have shape (B, ...), ``logsnr`` () or (B,). Raises ``ValueError`` for other shapes or integers.
     """
+    require_row(p)
     checks.floating("y", y)
     checks.examples("z", z)
     checks.same_shape("y", y, z)

@@ -16,6 +16,8 @@ def interval(low: float, high: float, panels: int = 64) -> tuple[Tensor, Tensor]
 
     Raises ``ValueError`` unless ``low < high``.
     """
+    checks.finite_number("low", low)
+    checks.finite_number("high", high)
     checks.require(low < high, "low, high", "low < high", (low, high))
     nodes, weights = np.polynomial.legendre.leggauss(16)
     half = (high - low) / panels / 2
@@ -26,6 +28,7 @@ def interval(low: float, high: float, panels: int = 64) -> tuple[Tensor, Tensor]
 
 def values(argument: str, function: Function, nodes: Tensor) -> Tensor:
     """``function(nodes)``, with a ``ValueError`` unless it is one finite number for each node."""
+    checks.function(argument.partition("(")[0], function, "levels (N,) -> numbers (N,)")
     given = function(nodes)
     checks.floating(argument, given)
     checks.same_shape(argument, given, nodes)

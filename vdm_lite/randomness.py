@@ -45,8 +45,11 @@ class _Torch:
 
 
 def _source(generator: Generator) -> "Source | _Torch":
-    own = generator is None or isinstance(generator, torch.Generator)
-    return _Torch(generator) if own else generator
+    if generator is None or isinstance(generator, torch.Generator):
+        return _Torch(generator)
+    expected = "None, a torch.Generator or a Source"
+    checks.has("generator", generator, ("uniform", "normal"), expected)
+    return generator
 
 
 def uniform(
@@ -85,7 +88,7 @@ class Share:
     """
 
     def __init__(self, generator: torch.Generator | Source, index: int, shares: int) -> None:
-        checks.count("shares", shares)
+        shares, index = checks.count("shares", shares), checks.whole("index", index)
         checks.require(0 <= index < shares, "index", f"a number from 0 to {shares - 1}", index)
         self.generator, self.index, self.shares = generator, index, shares
         self.device = generator.device

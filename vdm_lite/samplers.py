@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vdm_lite import checks
-from vdm_lite.diffusion import VariationalDiffusion
+from vdm_lite.diffusion import VariationalDiffusion, require_model
 from vdm_lite.gaussian import diffuse, posterior, working_dtype
 from vdm_lite.parameterization import Prediction
 from vdm_lite.randomness import Generator, normal, normal_like
@@ -54,11 +54,12 @@ def sample(
 
     Data are ``model.likelihood.decode(state.x_hat)`` of the last state. Tensors live where the
     model's parameters do, or the generator's where it has none. ``ValueError``, at the call, for
-    ``steps < 1`` or an empty shape.
+    ``steps < 1``, an empty shape, and what is no model, step or generator.
     """
-    checks.count("steps", steps)
-    sizes = all(isinstance(size, int) and size > 0 for size in shape)
-    checks.require(len(shape) > 0 and sizes, "shape", "(B, ...) with sizes >= 1", shape)
+    require_model(model)
+    shape = checks.counts("shape", shape, "(B, ...) with sizes >= 1")
+    steps = checks.count("steps", steps)
+    checks.function("step", step, "(prediction, z_t, logsnr_s, generator) -> z_s")
     return _walk(model, _start(model, shape, generator), steps, step, generator)
 
 
@@ -73,7 +74,9 @@ def _walk(
     logsnr_s, logsnr_t = levels(model.schedule, steps, z)
     for i in reversed(range(steps)):
         prediction = model.predict(z, logsnr_t[i])
-        z = step(prediction, z, logsnr_s[i], generator)
+        z_s = step(prediction, z, logsnr_s[i], generator)
+        checks.answer("step(prediction, z_t, logsnr_s, generator)", z_s, z)
+        z = z_s
         yield State(i / steps, z, prediction.x)
 
 

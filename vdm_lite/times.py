@@ -12,7 +12,7 @@ and keeps this process's share, which spans all times.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import NamedTuple
 
 import torch
@@ -31,6 +31,7 @@ class Times(NamedTuple):
 
 
 TimeSampler = Callable[..., Times]
+FORM = "(n, generator, device, dtype) -> Times"
 Density = Callable[[Tensor], Tensor]
 
 
@@ -44,6 +45,7 @@ def _shared(sampler: TimeSampler) -> TimeSampler:
         device: Where = None,
         dtype: torch.dtype | None = None,
     ) -> Times:
+        n = checks.count("n", n)
         if not isinstance(generator, Share):
             return sampler(n, generator, device, dtype)
         t, p = sampler(n * generator.shares, generator.generator, device, dtype)
@@ -102,7 +104,22 @@ def normalized(f: Density, schedule: Schedule) -> Density:
     """
     total = _integral("f(logsnr)", f, *ends(schedule))
     checks.require(total > 0, "f", "a positive integral", total)
-    return lambda logsnr: f(logsnr) / total
+    return partial(_share_of, f=f, total=total)
+
+
+def _share_of(logsnr: Tensor, f: Density, total: float) -> Tensor:
+    return f(logsnr) / total
+
+
+def require_times(drawn: Times, n: int) -> Times:
+    """Raise ``ValueError`` unless a sampler returned ``n`` times and their positive densities."""
+    pair = isinstance(drawn, tuple) and len(drawn) == 2
+    checks.require(pair, "times(n, ...)", "Times(t, p)", checks.described(drawn))
+    for name, value in zip(Times._fields, drawn, strict=True):
+        argument = f"times(n, ...).{name}"
+        checks.floating(argument, value)
+        checks.require(value.shape == (n,), argument, f"shape ({n},)", tuple(value.shape))
+    return Times(*drawn)
 
 
 class Importance:
@@ -127,7 +144,7 @@ class Importance:
         base: TimeSampler = low_discrepancy,
         bins: int = 1000,
     ) -> None:
-        checks.count("bins", bins)
+        bins = checks.count("bins", bins)
         _check_base(base)
         low, high = ends(schedule)
         total = _integral("density(logsnr)", density, low, high)
@@ -177,9 +194,10 @@ class Adaptive(nn.Module):
         decay: float = 0.999,
     ) -> None:
         super().__init__()
-        checks.count("bins", bins)
-        checks.require(moment in (1, 2), "moment", "1 or 2", moment)
-        checks.require(0 < decay < 1, "decay", "a number between 0 and 1", decay)
+        bins = checks.count("bins", bins)
+        checks.require(moment in (1, 2), "moment", "1 or 2", checks.described(moment))
+        checks.positive_number("decay", decay)
+        checks.require(decay < 1, "decay", "a number between 0 and 1", decay)
         _check_base(base)
         self.moment, self.base, self.decay = moment, base, decay
         self.waiting: list[Tensor] | None = None
@@ -258,6 +276,7 @@ class Adaptive(nn.Module):
 
 def _check_base(base: TimeSampler) -> None:
     """A base that learns would never be shown the costs: the loss knows the outer sampler alone."""
+    checks.function("base", base, FORM)
     learns = hasattr(base, "observe")
     checks.require(not learns, "base", "a sampler that does not learn", type(base).__name__)
 

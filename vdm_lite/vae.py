@@ -20,6 +20,7 @@ from vdm_lite import checks
 from vdm_lite.elbo import Elbo
 from vdm_lite.gaussian import (
     Normal,
+    as_weights,
     draw,
     kl,
     kl_per_unit,
@@ -109,13 +110,13 @@ class LatentModel(nn.Module):
         return weights.logsumexp(0) - math.log(k)
 
     def encode(self, data: Tensor) -> Tensor:
-        """Data as floats; levels, which have no precision of their own, in that of the model."""
+        """Data as floats in the dtype of the model's weights; without any, floats keep theirs."""
         x = self.observation.encode(data)
-        return x if x is data else x.to(working_dtype(self))
+        return as_weights(x, self)
 
     def reconstruction(self, data: Tensor, z: Tensor) -> Tensor:
         """``-log p(x | z)`` of the layer next to the data, in nats: (B,)."""
-        return -self.observation.log_prob(data, self.decoder(z))
+        return -self.observation.log_prob(as_weights(data, self), self.decoder(z))
 
     def draw_prior(self, n: int, units: int, generator: torch.Generator | None) -> Tensor:
         """``n`` draws of N(0, I) where the model's parameters are, (n, units)."""

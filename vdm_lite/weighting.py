@@ -5,8 +5,8 @@ bound has w = 1; every published recipe is some other w, which these functions n
 derives the weight of any recipe, and ``RECIPES`` holds the eleven that the book compares.
 """
 
-import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,7 +14,15 @@ from torch import Tensor
 
 from vdm_lite import checks
 from vdm_lite.gaussian import alpha
-from vdm_lite.parameterization import FLOW, IMAGE, NOISE, VELOCITY, Parameterization, determinant
+from vdm_lite.parameterization import (
+    FLOW,
+    IMAGE,
+    NOISE,
+    VELOCITY,
+    Parameterization,
+    determinant,
+    require_row,
+)
 from vdm_lite.parameterization import edm as edm_output
 from vdm_lite.schedules import (
     EDM,
@@ -58,14 +66,17 @@ def logit_normal(mean: float = 0.0, std: float = 1.0) -> Weighting:
     Plain flow error at places ``r = sigmoid(N(mean, std^2))`` of the straight path. Raises
     ``ValueError`` unless the mean is finite and the deviation positive.
     """
-    checks.require(math.isfinite(mean), "mean", "a finite number", mean)
+    checks.finite_number("mean", mean)
     checks.positive_number("std", std)
+    return partial(_logit_normal, mean=mean, std=std)
 
-    def weight(logsnr: Tensor) -> Tensor:
-        deviation = (logsnr / 2 + mean) / std
-        return torch.exp(-0.5 * deviation.square()) * (1 + torch.exp(-logsnr / 2)).square()
 
-    return weight
+# What a factory returns is a function of this module with its numbers: it can be pickled.
+
+
+def _logit_normal(logsnr: Tensor, mean: float, std: float) -> Tensor:
+    deviation = (logsnr / 2 + mean) / std
+    return torch.exp(-0.5 * deviation.square()) * (1 + torch.exp(-logsnr / 2)).square()
 
 
 def indi(logsnr: Tensor) -> Tensor:
@@ -89,17 +100,37 @@ def p2(gamma: float = 1.0) -> Weighting:
     So Kingma & Gao (2023) list it. The authors' code draws the noise levels of linear betas: that
     weight is ``implied(BetaLinear(), NOISE, explicit)`` with P2's factor as ``explicit``.
     """
-    return lambda logsnr: noise_cosine(logsnr) * torch.sigmoid(-logsnr) ** gamma
+    checks.finite_number("gamma", gamma)
+    return partial(_p2, gamma=gamma)
+
+
+def _p2(logsnr: Tensor, gamma: float) -> Tensor:
+    return noise_cosine(logsnr) * torch.sigmoid(-logsnr) ** gamma
 
 
 def min_snr(gamma: float = 5.0) -> Weighting:
     """``sech(lambda / 2) min(1, gamma exp(-lambda))``: min-SNR weighting, cosine schedule."""
-    return lambda logsnr: noise_cosine(logsnr) * (gamma * torch.exp(-logsnr)).clamp(max=1)
+    checks.positive_number("gamma", gamma)
+    return partial(_min_snr, gamma=gamma)
+
+
+def _min_snr(logsnr: Tensor, gamma: float) -> Tensor:
+    return noise_cosine(logsnr) * _clipped_snr(logsnr, gamma)
+
+
+def _clipped_snr(logsnr: Tensor, gamma: float) -> Tensor:
+    """``min(SNR, gamma) / SNR``."""
+    return (gamma * torch.exp(-logsnr)).clamp(max=1)
 
 
 def sigmoid(bias: float = 2.0) -> Weighting:
     """``sigmoid(bias - lambda)`` (Kingma & Gao 2023)."""
-    return lambda logsnr: torch.sigmoid(bias - logsnr)
+    checks.finite_number("bias", bias)
+    return partial(_sigmoid, bias=bias)
+
+
+def _sigmoid(logsnr: Tensor, bias: float) -> Tensor:
+    return torch.sigmoid(bias - logsnr)
 
 
 def implied(
@@ -111,12 +142,20 @@ def implied(
     for the output y of ``parameterization``:
     ``w = p(lambda) explicit(lambda) (determinant / alpha)^2``, between the schedule's end points.
     """
+    checks.function("schedule", schedule, "t -> logsnr")
+    require_row(parameterization, "parameterization")
+    checks.function("explicit", explicit, "logsnr -> w")
+    return partial(_implied, recipe=(schedule, parameterization, explicit))
 
-    def weight(logsnr: Tensor) -> Tensor:
-        ratio = (determinant(parameterization, logsnr) / alpha(logsnr)).square()
-        return density(schedule, logsnr) * explicit(logsnr) * ratio
 
-    return weight
+def _implied(logsnr: Tensor, recipe: tuple[Schedule, Parameterization, Weighting]) -> Tensor:
+    schedule, parameterization, explicit = recipe
+    ratio = (determinant(parameterization, logsnr) / alpha(logsnr)).square()
+    return density(schedule, logsnr) * explicit(logsnr) * ratio
+
+
+def _monotonic_by_edm(logsnr: Tensor) -> Tensor:
+    return edm_monotonic(logsnr) / edm(logsnr)
 
 
 class Recipe(NamedTuple):
@@ -141,13 +180,9 @@ RECIPES = {
     "logit-normal": Recipe(LogitNormal(), FLOW, elbo, logit_normal()),
     "InDI": Recipe(FlowMatching(), IMAGE, elbo, indi),
     "EDM": Recipe(EDM(), edm_output(), elbo, edm),
-    "EDM-monotonic": Recipe(
-        EDM(), edm_output(), lambda logsnr: edm_monotonic(logsnr) / edm(logsnr), edm_monotonic
-    ),
-    "P2, cosine": Recipe(Cosine(), NOISE, lambda logsnr: torch.sigmoid(-logsnr), p2()),
-    "min-SNR": Recipe(
-        Cosine(), NOISE, lambda logsnr: (5 * torch.exp(-logsnr)).clamp(max=1), min_snr()
-    ),
+    "EDM-monotonic": Recipe(EDM(), edm_output(), _monotonic_by_edm, edm_monotonic),
+    "P2, cosine": Recipe(Cosine(), NOISE, sigmoid(0.0), p2()),
+    "min-SNR": Recipe(Cosine(), NOISE, partial(_clipped_snr, gamma=5.0), min_snr()),
     "sigmoid": Recipe(Linear(), NOISE, sigmoid(), sigmoid()),
 }
 
@@ -160,6 +195,7 @@ def is_monotone(weighting: Weighting, logsnr_max: float = 13.3, logsnr_min: floa
     """
     require_ends(logsnr_max, logsnr_min)
     logsnr = torch.linspace(logsnr_min, logsnr_max, 4097, dtype=torch.float64, device="cpu")
+    checks.function("weighting", weighting, "logsnr -> w")
     w = weighting(logsnr)
     require_weights(w, logsnr)
     return bool((w.diff() <= 1e-12 * w.max()).all())

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from vdm_lite import checks
 
+SHAPE = "(C, ...) with sizes >= 1"
+
 
 def perceptron(inputs: int, outputs: int, width: int = 256, depth: int = 2) -> nn.Sequential:
     """(B, inputs) -> (B, outputs) through ``depth`` hidden layers of ``width`` units and SiLU.
@@ -17,7 +19,7 @@ def perceptron(inputs: int, outputs: int, width: int = 256, depth: int = 2) -> n
     """
     for name, size in (("inputs", inputs), ("outputs", outputs), ("width", width)):
         checks.count(name, size)
-    checks.require(depth >= 0, "depth", "at least 0", depth)
+    checks.count("depth", depth, least=0)
     sizes = [inputs] + depth * [width]
     hidden = [part for a, b in itertools.pairwise(sizes) for part in _layer(a, b)]
     return nn.Sequential(*hidden, nn.Linear(sizes[-1], outputs))
@@ -27,6 +29,7 @@ def flat_encoder(
     shape: Sequence[int], outputs: int, width: int = 256, depth: int = 2
 ) -> nn.Sequential:
     """Data (B, *shape) -> (B, outputs)."""
+    shape = checks.counts("shape", shape, SHAPE)
     return nn.Sequential(nn.Flatten(), *perceptron(math.prod(shape), outputs, width, depth))
 
 
@@ -34,7 +37,8 @@ def flat_decoder(
     inputs: int, shape: Sequence[int], parameters: int = 1, width: int = 256, depth: int = 2
 ) -> nn.Sequential:
     """(B, inputs) -> ``parameters`` numbers for each number of the data (2: B, 2 C, H, W)."""
-    channels, *rest = shape
+    channels, *rest = checks.counts("shape", shape, SHAPE)
+    checks.count("parameters", parameters)
     outputs = parameters * math.prod(shape)
     unflatten = nn.Unflatten(1, (parameters * channels, *rest))
     return nn.Sequential(*perceptron(inputs, outputs, width, depth), unflatten)
@@ -50,6 +54,7 @@ class Rungs(nn.Module):
         self, shape: Sequence[int], sizes: Sequence[int], width: int = 256, depth: int = 2
     ) -> None:
         super().__init__()
+        sizes = checks.counts("sizes", sizes, "one size or more")
         first = flat_encoder(shape, width, width, depth - 1)
         rest = [perceptron(width, width, width, depth - 1) for _ in sizes[1:]]
         self.climbs = nn.ModuleList([first, *rest])

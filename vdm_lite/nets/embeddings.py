@@ -6,6 +6,7 @@ A denoiser is any module ``(z, logsnr) -> y``: z is (B, ...), logsnr () or (B,),
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +22,13 @@ class FourierFeatures(nn.Module):
     levels are 2 / K apart: the exponent log2(K) has a period of one level, log2(K) - 1 of two. The
     default is for 8-bit images (Kingma et al. 2021).
 
-    (B, C, ...) -> (B, C (1 + 2 len(exponents)), ...).
+    (B, C, ...) -> (B, C (1 + 2 len(exponents)), ...). Raises ``ValueError`` for exponents other
+    than whole numbers from 0 to 20.
     """
 
     def __init__(self, exponents: Sequence[int] = (7, 8)) -> None:
         super().__init__()
+        check_exponents(exponents)
         self.exponents = tuple(exponents)
 
     def channels(self, channels: int) -> int:
@@ -49,6 +52,7 @@ class LogsnrEmbedding(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        checks.count("dim", dim)
         self.mlp = nn.Sequential(
             nn.Linear(2 * self.sinusoids, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU()
         )
@@ -66,6 +70,14 @@ def _no_autocast(device_type: str) -> AbstractContextManager:
     if torch.amp.is_autocast_available(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
+
+
+def check_exponents(exponents: Sequence[int]) -> None:
+    """Raise ``ValueError`` unless all are whole numbers from 0 to 20."""
+    several = isinstance(exponents, Sequence)
+    whole = several and all(isinstance(n, Integral) and 0 <= n <= 20 for n in exponents)
+    given = checks.described(exponents)
+    checks.require(whole, "exponents", "whole numbers from 0 to 20", given)
 
 
 def check_inputs(z: Tensor, logsnr: Tensor, shape: tuple[int | str, ...]) -> None:

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from vdm_lite import checks
 from vdm_lite.gaussian import sigma, sum_except_batch
 
 
@@ -15,10 +16,12 @@ class Energy(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
+        checks.function("network", network, "(z, logsnr) -> y")
         self.network = network
 
     def forward(self, z: Tensor, logsnr: Tensor) -> Tensor:
         # Training differentiates the gradient again, which fused attention cannot.
         with sdpa_kernel(SDPBackend.MATH):
             output = self.network(z, logsnr)
+        checks.answer("network(z, logsnr)", output, z)
         return sum_except_batch(z * output) / sigma(logsnr)

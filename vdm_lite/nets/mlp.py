@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vdm_lite import checks
 from vdm_lite.nets.embeddings import LogsnrEmbedding, check_inputs
 
 
@@ -29,6 +30,9 @@ class MLP(nn.Module):
 
     def __init__(self, dim: int, hidden: int = 128, layers: int = 3) -> None:
         super().__init__()
+        checks.count("dim", dim)
+        checks.count("hidden", hidden)
+        checks.count("layers", layers, least=0)
         self.dim = dim
         self.embedding = LogsnrEmbedding(hidden)
         self.inner = nn.Linear(dim, hidden)

@@ -13,7 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vdm_lite import checks
-from vdm_lite.nets.embeddings import FourierFeatures, LogsnrEmbedding, check_inputs
+from vdm_lite.nets.embeddings import (
+    FourierFeatures,
+    LogsnrEmbedding,
+    check_exponents,
+    check_inputs,
+)
 
 
 class Block(nn.Module):
@@ -90,7 +95,8 @@ class UNet(nn.Module):
     has 1.1 M parameters. ``exponents`` are those of ``FourierFeatures`` of z, none by default. y is
     zero at the start of training. Runs under autocast; the embedding of logsnr stays outside it.
 
-    Raises ValueError if z is no floating-point (B, channels, H, W) tensor, if H or W is no multiple
+    Raises ValueError for sizes far beyond what a machine could hold, see :func:`check_sizes`; when
+    called, if z is no floating-point (B, channels, H, W) tensor, if H or W is no multiple
     of 2^(len(widths) - 1), or if logsnr is no floating-point () or (B,) tensor.
     """
 
@@ -102,6 +108,7 @@ class UNet(nn.Module):
         exponents: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        check_sizes(channels, widths, blocks, exponents)
         self.channels, self.divisor = channels, 2 ** (len(widths) - 1)
         self.embedding = LogsnrEmbedding(max(widths))
         self.fourier = FourierFeatures(exponents)
@@ -119,6 +126,21 @@ class UNet(nn.Module):
         h = self.fourier(z).contiguous(memory_format=torch.channels_last)
         h = self.level(self.inner(h), self.embedding(logsnr))  # (B, widths[0], H, W)
         return self.outer(F.silu(self.norm(h)))
+
+
+def check_sizes(
+    channels: int, widths: Sequence[int], blocks: int, exponents: Sequence[int]
+) -> None:
+    """Raise ``ValueError`` for bad sizes of a :class:`UNet`, before it is built in vain.
+
+    At most 1000 channels, 100 blocks, and ten widths of at most 10,000.
+    """
+    checks.count("channels", channels, most=1000)
+    checks.count("blocks", blocks, most=100)
+    widths = checks.counts("widths", widths, "one width or more")
+    checks.count("widths", max(widths), most=10_000)
+    checks.require(len(widths) <= 10, "widths", "ten widths at most", len(widths))
+    check_exponents(exponents)
 
 
 def group_norm(width: int) -> nn.GroupNorm:

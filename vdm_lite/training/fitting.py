@@ -5,18 +5,19 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
 
 from vdm_lite import checkpoints, checks, shards
 from vdm_lite.checkpoints import CheckpointError
 from vdm_lite.engine import ALONE, ElsewhereError, Engine, first
+from vdm_lite.gaussian import working_dtype
+from vdm_lite.progress import bar
 from vdm_lite.randomness import Generator, Share
 from vdm_lite.schedules import Learned
 from vdm_lite.times import Adaptive
@@ -50,13 +51,21 @@ def averaged(model: nn.Module, decay: float = 0.999) -> AveragedModel:
     where it can be read without waiting.
     """
 
-    def average(mine: list[Tensor], given: list[Tensor], _count: Tensor | int) -> None:
-        n = int(ema.n_averaged)
-        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(mine, given, n)
-
-    ema = AveragedModel(model, multi_avg_fn=average)
+    ema = _Averaged(model, decay)
     ema.module.eval().requires_grad_(False)
     return ema
+
+
+class _Averaged(AveragedModel):
+    """Torch's average with a decay of its own at each update."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, multi_avg_fn=self.average)
+        self.decay = decay
+
+    def average(self, mine: list[Tensor], given: list[Tensor], _count: Tensor | int) -> None:
+        n = int(self.n_averaged)
+        get_ema_multi_avg_fn(min(self.decay, (1 + n) / (10 + n)))(mine, given, n)
 
 
 def backward(
@@ -105,7 +114,9 @@ class Objective(nn.Module):
         self.model, self.loss = model, loss
 
     def forward(self, batch: Tensor, generator: Generator) -> Tensor:
-        loss = self.loss(batch, generator=generator)
+        with checks.read_later():  # after the update's backward pass, in all processes
+            loss = self.loss(batch, generator=generator)
+        checks.require(isinstance(loss, Tensor), "loss", "a tensor (B,)", checks.described(loss))
         one_each = loss.shape == batch.shape[:1]
         checks.require(one_each, "loss", f"shape ({len(batch)},)", tuple(loss.shape))
         return loss
@@ -124,6 +135,12 @@ def batch_indices(k: int, examples: int, batch_size: int, seed: int) -> Tensor:
     Each epoch is one shuffle, a function of ``(seed, epoch)``; what is left at its end and does not
     fill a batch waits for the next one.
     """
+    k, seed = checks.count("k", k, least=0), checks.seed("seed", seed)
+    examples, batch_size = (
+        checks.count("examples", examples),
+        checks.count("batch_size", batch_size),
+    )
+    checks.require(batch_size <= examples, "batch_size", f"at most {examples}", batch_size)
     epoch, position = divmod(k, examples // batch_size)
     start = position * batch_size
     return _epoch_order(epoch, examples, seed)[start : start + batch_size]
@@ -176,26 +193,39 @@ def fit(
     which come from torch's global generator.
 
     With ``checkpoint``, a file that exists is resumed from, and it is written every ``every`` steps
-    and at the end; ``config`` is kept in it. A resumed run, complete or not, first yields the step
-    that the file stands at once more: whoever was interrupted over that step can finish with it.
-    ``stop`` is asked in each step, in every process: if one says so the step is the last, and kept.
+    and at the end. ``config``, JSON-able, is kept in it. :func:`vdm_lite.config.load_model` needs
+    ``config["model"]``, the ``plain()`` of a ``ModelConfig``, and the command line also
+    ``config["data"]``; :func:`vdm_lite.config.describe` makes both. A resumed run, complete or not,
+    first yields the step that the file stands at once more: whoever was interrupted over that step
+    can finish with it. ``stop`` is asked in each step, in every process: if one says so the step is
+    the last, and kept.
 
     The progress bar is text on stderr and goes when the run ends; ``progress=False`` or the
     environment variable ``TQDM_DISABLE=1`` (for static pages) leaves it out.
 
-    Raises ValueError for a bad argument and for weights of which an engine has split some but not
-    all, such as those of a learned schedule, CheckpointError for a checkpoint of another run, and
-    FloatingPointError, before the update, if the loss or its gradient is not finite; then the batch
-    and all that the step started from are kept beside ``checkpoint``.
+    Raises ValueError for a bad argument, for an example that the model's likelihood refuses (or,
+    where it has none, that is not finite), by its index, and for weights of which an engine has
+    split some but not all, such as those of a learned schedule, CheckpointError for a checkpoint of
+    another run, and FloatingPointError, before the update, if the loss or its gradient is not
+    finite; then the batch and all that the step started from are kept beside ``checkpoint``.
     """
-    _check(model, data, steps, batch_size, every)
-    checks.count("accumulate", accumulate)
+    _check(model, data, loss, keep, stop)
+    steps, every = checks.count("steps", steps), checks.count("every", every)
+    batch_size = checks.count("batch_size", batch_size)
+    enough = batch_size <= len(data)
+    checks.require(enough, "batch_size", f"at most len(data) = {len(data)}", batch_size)
+    accumulate = checks.count("accumulate", accumulate)
     parts = accumulate * fabric.world_size
     divides = batch_size % parts == 0
     checks.require(divides, "batch_size", f"a multiple of {parts} (processes x parts)", batch_size)
     for name, value in (("lr", lr), ("clip", clip)):
-        checks.require(value > 0, name, "a positive number", value)
-    checks.require(isinstance(seed, int), "seed", "a whole number", repr(seed))
+        checks.positive_number(name, value)
+    checks.finite_number("ema_decay", ema_decay)
+    checks.require(0 <= ema_decay < 1, "ema_decay", "a number in [0, 1)", ema_decay)
+    seed, warmup = checks.seed("seed", seed), checks.count("warmup", warmup, least=0)
+    decay = checks.count("decay", decay, least=0)
+    mapping = config is None or isinstance(config, Mapping)
+    checks.require(mapping, "config", "a mapping", checks.described(config))
     settings = {"examples": len(data), "batch_size": batch_size, "lr": lr, "warmup": warmup}
     settings |= {"decay": decay, "clip": clip, "ema_decay": ema_decay, "seed": seed}
     settings |= {"config": dict(config or {})}
@@ -204,20 +234,41 @@ def fit(
         run.load(checkpoint)
         least = max(run.step, decay)  # `decay` is that of the file by now
         checks.require(least <= steps, "steps", f"at least {least}, as in {checkpoint}", steps)
-    checks.require(0 <= decay <= steps, "decay", f"a number from 0 to steps = {steps}", decay)
+    checks.require(decay <= steps, "decay", f"a number from 0 to steps = {steps}", decay)
     return _updates(run, data, checkpoint, every, stop, progress and fabric.is_global_zero)
 
 
-def _check(model: nn.Module, data: Tensor, steps: int, batch_size: int, every: int) -> None:
-    checks.count("steps", steps)
-    checks.count("every", every)
-    checks.count("batch_size", batch_size)
-    checks.require(isinstance(data, Tensor), "data", "a tensor (N, ...)", type(data).__name__)
-    checks.batch("data", data)
-    enough = batch_size <= len(data)
-    checks.require(enough, "batch_size", f"at most len(data) = {len(data)}", batch_size)
+def _check(
+    model: nn.Module,
+    data: Tensor,
+    loss: Callable[..., Tensor] | None,
+    keep: nn.Module | None,
+    stop: Callable[[], bool] | None,
+) -> None:
+    is_module = isinstance(model, nn.Module)
+    checks.require(is_module, "model", "a module", checks.described(model))
     trainable = any(p.requires_grad for p in model.parameters())
     checks.require(trainable, "model", "trainable weights", "none")
+    if loss is None:  # a network alone has none: VariationalDiffusion(network) does
+        checks.has("model", model, ["loss"], "a module with .loss, such as a VariationalDiffusion")
+    else:
+        checks.function("loss", loss, "(batch, generator=...) -> (B,)")
+    working_dtype(model)  # for its check
+    kept = keep is None or isinstance(keep, nn.Module)
+    checks.require(kept, "keep", "a module or None", checks.described(keep))
+    if stop is not None:
+        checks.function("stop", stop, "() -> bool")
+    checks.require(isinstance(data, Tensor), "data", "a tensor (N, ...)", checks.described(data))
+    checks.batch("data", data)
+    _check_examples(model, data)
+
+
+def _check_examples(model: nn.Module, data: Tensor) -> None:
+    """Each is to be one that the likelihood takes; where there is none, a finite one."""
+    if hasattr(model, "likelihood"):
+        checks.each_example(data, model.likelihood.encode)
+    elif data.is_floating_point():
+        checks.each_example(data, partial(checks.floating, "data"))
 
 
 def _check_split(model: nn.Module) -> None:
@@ -239,17 +290,15 @@ def _updates(
 ) -> Iterator[Step]:
     if run.step:
         yield run.last()
-    # Arguments win over tqdm's environment variables, so `disable` is given only to switch it off.
-    quiet = {} if progress else {"disable": True}
     last = False
-    with tqdm(total=run.steps, initial=run.step, unit="step", leave=False, **quiet) as bar:
+    with bar(show=progress, total=run.steps, initial=run.step, unit="step") as shown:
         while run.step < run.steps and not last:
             run.update(data, checkpoint, stop)
             last = run.step == run.steps or run.stopped
             if checkpoint is not None and (last or run.step % every == 0):
                 run.save(checkpoint)
-            bar.set_postfix(loss=f"{run.loss:.4g}", refresh=False)
-            bar.update()
+            shown.set_postfix(loss=f"{run.loss:.4g}", refresh=False)
+            shown.update()
             yield run.last()
 
 
@@ -276,7 +325,7 @@ class _Run:
         fabric: Engine,
     ) -> None:
         # Through JSON at once: what cannot be written fails here, not at the first checkpoint.
-        self.settings = json.loads(json.dumps(settings))
+        self.settings = json.loads(checkpoints.to_json(settings))
         self.model, self.keep, self.fabric = model, keep or nn.Module(), fabric
         self.ema = averaged(model, settings["ema_decay"])  # first: pieces cannot be copied
         self.objective = fabric.setup_module(Objective(model, loss))  # may move and split it
@@ -372,8 +421,8 @@ class _Run:
 
     def save(self, path: str | os.PathLike, **more: Tensor) -> None:
         tensors = checkpoints.join(
-            model=self.model.state_dict(),
-            ema=self.ema.module.state_dict(),
+            model=checkpoints.weights_of(self.model),
+            ema=checkpoints.weights_of(self.ema.module),
             optimizer=checkpoints.optimizer_state(self.optimizer),
             rng=checkpoints.random_states(self.generator),
             keep=self.keep.state_dict(),
