@@ -76,7 +76,7 @@ def test_ends_of_a_learned_schedule_are_trained_on_request(train_ends):
         ({"widths": (8,) * 11}, "widths: expected ten widths at most, got 11"),
         ({"exponents": 6}, "exponents: expected whole numbers from 0 to 20, got 6"),
         ({"output": None}, "output: expected one of noise, image, .* got None"),
-        ({"schedule": ["linear"]}, r"schedule: expected one of linear, .* got \('linear'\)"),
+        ({"schedule": ["linear"]}, r"schedule: expected one of linear, .* got \['linear'\]"),
         ({"logsnr_max": 1000.0}, "logsnr_max: expected a number from -80 to 80, got 1000"),
         ({"train_ends": "no"}, "train_ends: expected True or False, got 'no'"),
         ({"widths": ()}, r"widths: expected one width or more, got \(\)"),

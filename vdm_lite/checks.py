@@ -23,7 +23,8 @@ def described(value: object) -> str:
     if isinstance(value, str):
         return repr(value)
     if isinstance(value, tuple | list) and len(value) < 10:
-        return f"({', '.join(map(described, value))})"
+        inside = ", ".join(map(described, value))
+        return f"[{inside}]" if isinstance(value, list) else f"({inside})"
     return str(value) if value is None or isinstance(value, Number) else type(value).__name__
 
 

@@ -107,7 +107,8 @@ def transition(logsnr_s: Tensor, logsnr_t: Tensor) -> tuple[Tensor, Tensor]:
     = -sigma_t^2 expm1(lambda_t - lambda_s)``; both have the shape of the levels, () or (B,).
     Raises ``ValueError`` unless ``logsnr_s >= logsnr_t``.
     """
-    var_ts = torch.sigmoid(-logsnr_t) * removed(logsnr_s, logsnr_t)
+    c = removed(logsnr_s, logsnr_t)
+    var_ts = torch.sigmoid(-logsnr_t) * c
     return alpha(logsnr_t) / alpha(logsnr_s), var_ts
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vdm_lite import checks
 from vdm_lite.gaussian import alpha, expand, removed, sigma, transition
-from vdm_lite.parameterization import Parameterization
+from vdm_lite.parameterization import FLOW, Parameterization
 from vdm_lite.schedules import Schedule, rate
 
 Scale = Callable[[Tensor], Tensor]
@@ -260,6 +260,4 @@ def from_reversed_flow_time(time: Tensor) -> Tensor:
     return 2 * (time.log() - torch.log1p(-time))
 
 
-REVERSED_FLOW = Parameterization(
-    "reversed flow", torch.ones_like, lambda logsnr: -torch.ones_like(logsnr)
-)
+REVERSED_FLOW = Parameterization("reversed flow", FLOW.b, FLOW.a)

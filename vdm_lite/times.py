@@ -195,7 +195,7 @@ class Adaptive(nn.Module):
     ) -> None:
         super().__init__()
         bins = checks.count("bins", bins)
-        checks.require(moment in (1, 2), "moment", "1 or 2", checks.described(moment))
+        moment = checks.count("moment", moment, most=2)
         checks.positive_number("decay", decay)
         checks.require(decay < 1, "decay", "a number between 0 and 1", decay)
         _check_base(base)

@@ -136,10 +136,8 @@ def batch_indices(k: int, examples: int, batch_size: int, seed: int) -> Tensor:
     fill a batch waits for the next one.
     """
     k, seed = checks.count("k", k, least=0), checks.seed("seed", seed)
-    examples, batch_size = (
-        checks.count("examples", examples),
-        checks.count("batch_size", batch_size),
-    )
+    examples = checks.count("examples", examples)
+    batch_size = checks.count("batch_size", batch_size)
     checks.require(batch_size <= examples, "batch_size", f"at most {examples}", batch_size)
     epoch, position = divmod(k, examples // batch_size)
     start = position * batch_size
@@ -258,7 +256,7 @@ def _check(
     checks.require(kept, "keep", "a module or None", checks.described(keep))
     if stop is not None:
         checks.function("stop", stop, "() -> bool")
-    checks.require(isinstance(data, Tensor), "data", "a tensor (N, ...)", checks.described(data))
+    checks.require(isinstance(data, Tensor), "data", "a tensor (N, ...)", type(data).__name__)
     checks.batch("data", data)
     _check_examples(model, data)
 
