@@ -987,7 +987,7 @@ def test_checkpoints_that_cannot_be_used(refused, tmp_path, finished, name):
     assert "to be float32 (12,), as in VariationalDiffusion" in run()
     config = {"model": {**metadata["config"]["model"], "widths": [4, 8]}}
     checkpoints.write(file, found, {"config": config})
-    assert "expected a checkpoint of vdm-lite train, got no word of data" in run()
+    assert "w.safetensors: expected config to hold 'data', as made by vdm_lite.config" in run()
 
 
 def test_data_of_another_kind_than_the_checkpoint(refused, finished):

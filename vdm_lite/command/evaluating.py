@@ -70,7 +70,8 @@ def _images(
 def _of_own(images: Tensor, name: str, about: dict[str, Any]) -> tuple[str]:
     """Own images that the run had: those held out. Others: all of them."""
     if about["checksum"] is None:  # a checkpoint made in Python
-        return ("held-out" if name == about["name"] else "all",)
+        own = name == about["name"] and about["held_out"] is not None
+        return ("held-out" if own else "all",)
     if about["checksum"] == data.checksum([images]):
         return ("held-out",)
     expected = f"what the run found in {name} (or others, from another place)"

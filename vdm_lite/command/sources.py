@@ -83,6 +83,10 @@ def about(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
         if name not in found:
             expected = f"config.data to hold {name!r}, as made by vdm_lite.config.describe"
             raise CheckpointError(path, expected, checks.described(sorted(found)))
+    try:
+        _channels, _height, _width = checks.counts("shape", found["shape"], "(C, H, W)")
+    except ValueError as error:
+        raise CheckpointError(path, "config.data.shape to be (C, H, W)", found["shape"]) from error
     return {"size": None, "checksum": None, **found}
 
 
