@@ -1,5 +1,6 @@
 """The shipped results: one short row of each file is made again, and the weights are the ones."""
 
+import math
 from functools import partial
 
 import pytest
@@ -63,6 +64,18 @@ def test_short_row_of_the_ablation():
     assert again.keys() == shipped.keys()
     for key, value in list(shipped.items())[5:]:
         assert_close(torch.tensor(again[key]), torch.tensor(value), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("fourier", ablation.EXPONENTS)
+def test_short_row_of_the_control(fourier):
+    """Ends that are fixed have the shipped prior and reconstruction after any number of steps."""
+    shipped = next(r for r in ablation.rows(file=ablation.CONTROL) if r["fourier"] == fourier)
+    again = ablation.row(*list(shipped.values())[:4], ablation.SHORT)
+    assert again.keys() == shipped.keys()
+    for name in ("prior", "reconstruction", "logsnr_max", "logsnr_min", "moved"):
+        assert again[name] == pytest.approx(shipped[name], rel=1e-4), name
+    assert again["path"] == shipped["path"][:1]
+    assert 17 / (2 * math.log(2)) > again["diffusion"] > shipped["diffusion"]  # ends 17 apart
 
 
 @pytest.mark.parametrize(("module", "count"), [(ablation, 20), (ablation_control, 6)])

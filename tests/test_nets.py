@@ -16,6 +16,7 @@ from vdm_lite.nets import (
     flat_encoder,
     perceptron,
 )
+from vdm_lite.nets.unet import WIDEST
 
 FLOATS = [torch.float32, torch.float64]
 
@@ -58,6 +59,13 @@ def test_default_unet_takes_the_sizes_of_the_book(size):
 def test_unet_takes_any_widths(widths):
     z = torch.randn(2, 3, 16, 16)
     assert UNet(3, widths, blocks=2)(z, torch.zeros(2)).shape == z.shape
+
+
+def test_the_widest_level_can_be_trained_in_4_gb():
+    """Five numbers for each weight: itself, its gradient, two moments of Adam, its average."""
+    with torch.device("meta"):
+        widest = UNet(1, widths=(WIDEST,))
+    assert 5 * 4 * sum(weight.numel() for weight in widest.parameters()) < 4e9
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -20,6 +20,10 @@ from vdm_lite.nets.embeddings import (
     check_inputs,
 )
 
+# One level of this width, a block on each side: 0.7 GB of weights, five times that in training
+# (gradients, two moments, an average). The memory grows with the square of the width.
+WIDEST = 2048
+
 
 class Block(nn.Module):
     """h + conv(silu((1 + scale) conv(norm(h)) + shift)), scale and shift linear in the embedding.
@@ -133,12 +137,12 @@ def check_sizes(
 ) -> None:
     """Raise ``ValueError`` for bad sizes of a :class:`UNet`, before it is built in vain.
 
-    At most 1000 channels, 100 blocks, and ten widths of at most 10,000.
+    At most 1000 channels, 100 blocks, and ten widths of at most ``WIDEST``.
     """
     checks.count("channels", channels, most=1000)
     checks.count("blocks", blocks, most=100)
     widths = checks.counts("widths", widths, "one width or more")
-    checks.count("widths", max(widths), most=10_000)
+    checks.count("widths", max(widths), most=WIDEST)
     checks.require(len(widths) <= 10, "widths", "ten widths at most", len(widths))
     check_exponents(exponents)
 
