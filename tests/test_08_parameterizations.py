@@ -453,6 +453,11 @@ def test_exercise_velocity_error_is_not_divided_by_alpha():
     in_eps = (solve(VELOCITY, v + wrong, z, logsnr).eps - eps).square().sum(1)
     in_v = wrong.square().sum(1)
     assert_close(in_eps, alpha**2 * in_v)
+    sigma = moments(logsnr)[1]
+    third_row = alpha**2 * (sigma**2 / alpha**2 + 1) ** 2  # of the same table: it is right
+    assert_close(in_v, third_row * in_eps)
+    held = (v + wrong + sigma[:, None] * x) / alpha[:, None]  # the slip: x held at its true value
+    assert_close((held - eps).square().sum(1), in_v / alpha**2)
     assert (in_v / alpha**2 / in_eps > 3000).all()
     assert abs(alpha[0] ** 2 - 0.018) < 1e-4 and abs(1 / alpha[0] ** 2 - 55.6) < 0.05
 

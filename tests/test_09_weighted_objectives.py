@@ -419,31 +419,35 @@ class TestSpotTheError:
         assert is_monotone(wrong) and not is_monotone(right)
 
     def test_a_factor_that_does_not_know_its_level(self):
-        """E[f e_r] = E[f] E[e_r]: f = sigmoid(n) is no weight, the density of r is one."""
+        """E[f e_r] = E[f] E[e_r]: f = sigmoid(xi) is no weight, the density of r is one."""
         nodes, weights = exact.normal_quadrature(121)
         f = torch.sigmoid(nodes)
         r = (torch.arange(4000, dtype=FLOAT) + 0.5) / 4000
-        error = TWO_BUMPS.mmse(2 * torch.log((1 - r) / r)) / r**2  # of the flow, by r
-        shipped = (weights[:, None] * f[:, None] * error / 4000).sum()
+        image = TWO_BUMPS.mmse(2 * torch.log((1 - r) / r))  # of x_hat = z - r u_hat, by r
+        shipped = (weights[:, None] * f[:, None] * image / 4000).sum()
+        indi = trapezoid(lambda at: weighting.indi(at) / 8 * noise_error(at), -40, 40)
+        assert_close(shipped, 0.5 * indi, rtol=1e-5, atol=0)
         flow = 0.5 * trapezoid(lambda at: torch.exp(-at / 2) * noise_error(at), -40, 40)
-        assert_close(shipped, 0.5 * flow, rtol=1e-5, atol=0)
+        assert_close((image / r**2).mean(), flow, rtol=1e-5, atol=0)
         spread = (weights * f**2).sum() / (weights * f).sum() ** 2
         assert f"{(weights * f).sum():.3f} {spread:.2f}" == "0.500 1.17"
         logit = torch.log(r / (1 - r))
         density = torch.exp(-(logit**2) / 2) / math.sqrt(2 * math.pi) / (r * (1 - r))
         drawn = TWO_BUMPS.mmse(-2 * nodes) / f**2
-        assert_close((density * error).mean(), (weights * drawn).sum(), rtol=1e-4, atol=0)
-        meant, plain = (RECIPES[name].weight(LEVELS) for name in ("logit-normal", "flow matching"))
-        assert stretch(meant, plain) > 1e3
+        meant = (density * image / r**2).mean()
+        assert_close(meant, (weights * drawn).sum(), rtol=1e-4, atol=0)
+        names = ("logit-normal", "flow matching", "InDI")
+        right, plain, line = (RECIPES[name].weight(LEVELS) for name in names)
+        assert min(stretch(right, plain), stretch(right, line), stretch(plain, line)) > 5
 
     @pytest.mark.parametrize("batch", [2, 5])
     def test_weights_that_meet_every_error(self, batch):
         """All batches of `batch` draws from three equally likely (weight, error), in full."""
-        m, e = real(3.0, 1.0, 0.2), real(0.1, 2.0, 4.0)
+        m, error = real(3.0, 1.0, 0.2), real(0.1, 2.0, 4.0)
         draws = torch.cartesian_prod(*[torch.arange(3)] * batch)  # (3^batch, batch)
-        shipped = torch.stack([(m[i][:, None] * e[i]).mean() for i in draws]).mean()
-        right = torch.stack([(m[i] * e[i]).mean() for i in draws]).mean()
-        both, apart = (m * e).mean(), m.mean() * e.mean()
+        shipped = torch.stack([(m[i][:, None] * error[i]).mean() for i in draws]).mean()
+        right = torch.stack([(m[i] * error[i]).mean() for i in draws]).mean()
+        both, apart = (m * error).mean(), m.mean() * error.mean()
         assert_close(right, both)
         assert_close(shipped, both / batch + (1 - 1 / batch) * apart)
         assert abs(both - apart) > 0.5 * both
@@ -507,11 +511,11 @@ def test_exercise_time_shift(c):
 def test_exercise_repair(d):
     s, k = 2 * math.log(64 / d), d / 64
 
-    def angle(at: Tensor) -> Tensor:
+    def turn(at: Tensor) -> Tensor:
         return torch.atan(torch.exp(-(at - s) / 2))
 
     row = Parameterization(
-        "ellipse", lambda at: -torch.sin(angle(at)), lambda at: k * torch.cos(angle(at))
+        "ellipse", lambda at: -torch.sin(turn(at)), lambda at: k * torch.cos(turn(at))
     )
     kept = implied(Cosine(shift=s), row, ONE)(LEVELS) * torch.exp(LEVELS / 2)
     assert_close(kept, kept[:1].expand_as(kept), rtol=1e-9, atol=0)

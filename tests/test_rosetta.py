@@ -436,6 +436,9 @@ def test_networks_of_theirs_run_as_the_page_shows():
     for model in (names["from_edm"], names["from_flow"], names["from_score_sde"]):
         assert isinstance(model, VariationalDiffusion)
         assert_close(model.predict(z, logsnr).x, toy.denoise(z, logsnr))
+    ends = names["from_score_sde"].schedule(torch.tensor([0.0, 1.0], dtype=F64))
+    trained = torch.tensor([0.01, 50.0], dtype=F64)
+    assert_close(rosetta.to_edm_sigma(ends), trained, rtol=1e-5, atol=0)
 
 
 def ve_score(latent, edm_sigma):

@@ -1,8 +1,8 @@
 r"""Weights ``w(logsnr)`` of the diffusion loss, each known up to a constant factor.
 
 A weighted loss is ``1/2 * integral of w(lambda) E||eps - eps_hat||^2 dlambda``. The likelihood
-bound has w = 1; every published recipe is some other w, which these functions name. ``implied``
-derives the weight of any recipe, and ``RECIPES`` holds the eleven that the book compares.
+bound has w = 1; most published recipes have another w, and these functions name the best known.
+``implied`` derives the weight of any recipe, and ``RECIPES`` holds the eleven of the book.
 """
 
 from collections.abc import Callable
@@ -97,7 +97,7 @@ def edm_monotonic(logsnr: Tensor) -> Tensor:
 def p2(gamma: float = 1.0) -> Weighting:
     """``sech(lambda / 2) / (1 + exp(lambda))^gamma``: the factor P2 of Choi et al. (2022), cosine.
 
-    So Kingma & Gao (2023) list it. The authors' code draws the noise levels of linear betas: that
+    So Kingma & Gao (2023) list it. Choi et al.'s own code draws the levels of linear betas: that
     weight is ``implied(BetaLinear(), NOISE, explicit)`` with P2's factor as ``explicit``.
     """
     checks.finite_number("gamma", gamma)
@@ -159,7 +159,10 @@ def _monotonic_by_edm(logsnr: Tensor) -> Tensor:
 
 
 class Recipe(NamedTuple):
-    """A known loss: what is drawn, what is predicted, how it is weighted, what that implies."""
+    """A known loss, and the weight that it implies.
+
+    The loss is what is drawn, in which output the error is measured, and with which factor.
+    """
 
     schedule: Schedule
     parameterization: Parameterization
