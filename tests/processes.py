@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from vdm_lite.config import ModelConfig
 
 ROOT = Path(vdm_lite.__file__).parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
+GLOO = re.compile(r"^\[Gloo\] .*\n", re.MULTILINE)
+"""What torch 2.8 and 2.9 print about the connections of their processes."""
 
 SERVER = """
 import json, os, resource, signal, socket, sys
@@ -147,10 +150,8 @@ class Server:
         self.process.stdin.write(json.dumps(job | {"events": [*events], "script": script}) + "\n")
         self.process.stdin.flush()
         codes = json.loads(self.process.stdout.readline())
-        said = [
-            [Path(f"{log}.{rank}.{fd}").read_text(encoding="utf-8") for rank in range(ranks)]
-            for fd in (1, 2)
-        ]
+        files = [[Path(f"{log}.{rank}.{fd}") for rank in range(ranks)] for fd in (1, 2)]
+        said = [[GLOO.sub("", f.read_text(encoding="utf-8")) for f in each] for each in files]
         return Ended(codes, *said)
 
     def close(self) -> None:
