@@ -26,7 +26,7 @@ def test_bernoulli_equals_torch_distributions():
     assert Bernoulli().encode(data).dtype == torch.get_default_dtype()
 
 
-@pytest.mark.parametrize("levels", [1, 2, 5, 256])
+@pytest.mark.parametrize("levels", [2, 3, 5, 256])
 @pytest.mark.parametrize("log_scale", [-9.0, -5.0, -1.0, 2.0])
 def test_levels_share_the_whole_mass(levels, log_scale):
     data = torch.arange(levels).reshape(-1, 1)
@@ -85,7 +85,9 @@ def test_two_parameters_are_channels():
         (lambda: Gaussian(0.0), "std: expected a positive number, got 0.0"),
         (lambda: Gaussian(-1.0), "std: expected a positive number"),
         (lambda: Gaussian(math.nan), "std: expected a positive number"),
-        (lambda: DiscretizedLogistic(0), "levels: expected a whole number >= 1"),
+        (lambda: DiscretizedLogistic(0), "levels: expected a whole number >= 2, got 0"),
+        (lambda: DiscretizedLogistic(1), "levels: expected a whole number >= 2, got 1"),
+        (lambda: DiscretizedLogistic(10**9), "levels: expected a whole number <= 65536"),
         (lambda: Gaussian().log_prob(torch.zeros(2, 3), torch.zeros(3)), "output: expected shape"),
         (lambda: Gaussian().encode(torch.zeros(2, dtype=int)), "data: expected a floating-point"),
         (lambda: Bernoulli().encode(torch.tensor([[0.5]])), "data: expected zeros and ones"),

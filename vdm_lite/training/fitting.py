@@ -114,7 +114,7 @@ class Objective(nn.Module):
         self.model, self.loss = model, loss
 
     def forward(self, batch: Tensor, generator: Generator) -> Tensor:
-        with checks.read_later():  # after the update's backward pass, in all processes
+        with checks.read_later():  # `fit` reads the loss, once in a step and in all processes
             loss = self.loss(batch, generator=generator)
         checks.require(isinstance(loss, Tensor), "loss", "a tensor (B,)", checks.described(loss))
         one_each = loss.shape == batch.shape[:1]
