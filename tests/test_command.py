@@ -452,7 +452,7 @@ def test_sample_grids_show_what_the_model_draws(finished):
 
 def check_grid(path: Path, levels: torch.Tensor) -> None:
     """Five images of digits, three a row: brightness 0 to 255 for levels 0 to 16, gray between."""
-    pixels = torch.tensor([*Image.open(path).get_flattened_data()]).view(22, 32)
+    pixels = torch.tensor([*Image.open(path).tobytes()]).view(22, 32)
     assert Image.open(path).mode == "L"
     for i, image in enumerate(levels[:, 0]):
         top, left = 2 + 10 * (i // 3), 2 + 10 * (i % 3)
@@ -478,7 +478,8 @@ def test_weights_are_the_averaged_ones_alone(finished):
     assert metadata["settings"] == {**wanted, "ema_decay": 0.5, "seed": 3}
     assert not torch.equal(whole["ema.denoiser.outer.weight"], whole["model.denoiser.outer.weight"])
     assert {path.name for path in finished.iterdir()} == {
-        "checkpoint.safetensors", "weights.safetensors", "log.csv", "samples", "tensorboard"
+        "checkpoint.safetensors", "weights.safetensors", "log.csv", "samples", "tensorboard",
+        "options.json", ".lock",
     }  # fmt: skip
 
 
@@ -635,7 +636,7 @@ def test_losses_before_a_stop_are_in_the_log(launch, tmp_path):
         assert row["images_per_s"] > 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_ends_after_the_step_with_a_checkpoint(launch, tmp_path, number):
     given = arguments(tmp_path / "run", "--steps", 9, "--every", 100)
     ended = launch(given, events=[(3, {"signals": [number]})])
@@ -662,8 +663,9 @@ def test_a_stopped_run_goes_on_to_the_steps_it_was_given(launch, refused, tmp_pa
 
 
 def test_a_checkpoint_that_does_not_hold_its_steps_has_to_be_told(refused, finished, tmp_path):
-    """Older ones did not."""
+    """Older ones did not, and had no options.json beside them."""
     copy = shutil.copytree(finished, tmp_path / "run")
+    (copy / "options.json").unlink()
     found, metadata = checkpoints.read(copy / "checkpoint.safetensors")
     del metadata["steps"]
     checkpoints.write(copy / "checkpoint.safetensors", found, metadata)
@@ -689,7 +691,7 @@ def test_a_full_disk_is_named_and_leaves_the_last_good_checkpoint(launch, tmp_pa
     assert ended.codes == [2] and ended.err[0].count("\n") == 1
     assert f"{tmp_path / 'run' / 'checkpoint.safetensors'}: cannot be written" in ended.err[0]
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        "checkpoint.safetensors", "log.csv", "tensorboard"
+        "checkpoint.safetensors", "log.csv", "tensorboard", "options.json", ".lock"
     }  # fmt: skip
     assert checkpoints.read(tmp_path / "run" / "checkpoint.safetensors")[1]["step"] == 4
     assert command.main([*given, "--resume"]) == 0
@@ -923,13 +925,13 @@ def test_an_existing_run_is_not_overwritten(refused, finished):
     assert (finished / "checkpoint.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "log.csv"])
-def test_what_is_left_of_a_run_is_not_overwritten(refused, finished, tmp_path, name):
+def test_weights_that_are_left_of_a_run_are_not_overwritten(refused, finished, tmp_path):
+    name = "weights.safetensors"
     (tmp_path / name).write_bytes((finished / name).read_bytes())
     assert f"--out: {tmp_path} holds {name} of a run: move it" in refused(*arguments(tmp_path))
     assert f"--resume: {tmp_path} holds no checkpoint" in refused(*arguments(tmp_path, "--resume"))
     assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
-    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert {path.name for path in tmp_path.iterdir()} == {name, ".lock"}
 
 
 @pytest.mark.parametrize("content", ["a,b\n1,2\n", "step,loss\n1,2\n", ""])

@@ -96,6 +96,7 @@ def test_two_processes_are_one_with_the_same_batch(launch, alone, tmp_path, more
     check_same(alone(*without_strategy(more)), out, mixed="bf16-mixed" in more)
     # The first process alone has written, and each file once.
     written = {"checkpoint.safetensors", "weights.safetensors", "log.csv", "tensorboard"}
+    written |= {"options.json", ".lock"}
     pictures = {"samples"} if "--images" in more else set()
     assert {path.name for path in out.iterdir()} == written | pictures
     assert len([*(out / "tensorboard").iterdir()]) == 1

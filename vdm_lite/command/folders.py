@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from vdm_lite import checkpoints, journal
-from vdm_lite.command import options
+from vdm_lite.command import engines, options
 from vdm_lite.engine import first
 
 if TYPE_CHECKING:
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
 OPTIONS, LOCK = "options.json", ".lock"
-OTHERS = ("command", "out", "resume")
+OTHERS = {"command", "out", "resume"}
 """Options that say where a run is and what to do with it, and nothing about the run."""
+MACHINES = {"devices", "nodes"}
+"""Options that torchrun settles: under it, those of the time before do not count."""
 
 
 @contextmanager
@@ -82,7 +84,7 @@ def kept_options(given: argparse.Namespace) -> list[str]:
         found = _of_checkpoint(given.out / CHECKPOINT)
     else:
         found = {}
-    names = vars(given).keys() - set(OTHERS)
+    names = vars(given).keys() - OTHERS - (MACHINES if engines.by_torchrun() else set())
     return options.as_words({name: value for name, value in found.items() if name in names})
 
 

@@ -220,7 +220,7 @@ def _train(p: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--resume", action="store_true", help="go on with the run in the folder, with its options; "
-        "those of the engine and of what is written may be given anew, and --steps and --decay",
+        "those of the engine and of what is written, and --steps, may be given anew",
     )  # fmt: skip
     group.add_argument("--every", type=count, default=500, help="steps between checkpoints")
     group.add_argument("--log-every", type=count, default=50, help="steps between lines of the log")
