@@ -20,6 +20,7 @@ from vdm_lite import (
     evaluation,
     gaussian,
     nets,
+    observation,
     parameterization,
     quadrature,
     randomness,
@@ -29,12 +30,15 @@ from vdm_lite import (
     training,
     weighting,
 )
+from vdm_lite.augmentation import Augmentation
 from vdm_lite.config import SCHEDULES, ModelConfig, describe
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.gaussian import Normal
+from vdm_lite.hierarchy import BottomUp, TopDown
 from vdm_lite.likelihood import Discretized, Gaussian
 from vdm_lite.parameterization import ENERGY, IMAGE, NOISE, Parameterization, Prediction
 from vdm_lite.schedules import Linear
+from vdm_lite.vae import VAE
 
 NAN = float("nan")
 BAD = {
@@ -53,6 +57,7 @@ BAD = {
     "shape": [None, "32", 3, (), (3, 0), (3, 2.5), (3, None), {3, 2}],
     "exponents": [None, "6", 6, (-1,), (2.5,), (None,), (2000,)],
     "normal": [None, "x", 3, (torch.zeros(3, 2), torch.ones(3, 2))],
+    "networks": [None, "x", 3, [], [None], ["x"], [nn.Linear]],
     "mapping": ["x", 3, [1]],
     "name": [None, "quadratic", 3, ["noise"], NOISE],
 }
@@ -78,6 +83,7 @@ ROW = {"p": "row"}
 CURVE = {"logsnr_max": "number", "logsnr_min": "number"}
 FIT = {"model": model(), "data": LEVELS, "steps": 1, "batch_size": 2, "seed": 0, "lr": 1e-3}
 FIT |= {"clip": 1.0, "warmup": 1, "decay": 0, "ema_decay": 0.9, "every": 1, "accumulate": 1}
+SEEN = observation.Bernoulli()
 SMALL = ModelConfig(levels=4, widths=(8,), exponents=())
 
 
@@ -193,6 +199,18 @@ CALLS = [
     Call(nets.flat_encoder, {"shape": (1, 2), "outputs": 2}, {"shape": "shape"}),
     Call(nets.flat_decoder, {"inputs": 2, "shape": (1, 2)}, {"shape": "shape"}),
     Call(nets.Rungs, {"shape": (1, 2), "sizes": (2,)}, {"shape": "shape", "sizes": "shape"}),
+    Call(VAE, {"encoder": nn.Linear(2, 4), "decoder": nn.Linear(2, 2), "observation": SEEN,
+               "latents": 2},
+         {"encoder": "function", "decoder": "function", "observation": "likelihood",
+          "latents": "count"}),
+    Call(TopDown, {"encoder": nn.Linear(2, 4), "decoders": [nn.Linear(2, 2)], "observation": SEEN,
+                   "sizes": (2,)},
+         {"encoder": "function", "decoders": "networks", "observation": "likelihood",
+          "sizes": "shape"}),
+    Call(BottomUp, {"encoders": [nn.Linear(2, 4)], "decoders": [nn.Linear(2, 2)],
+                    "observation": SEEN, "sizes": (2,)},
+         {"encoders": "networks", "decoders": "networks"}),
+    Call(Augmentation, ENDS | {"weighting": weighting.elbo}, CURVE | {"weighting": "function"}),
     Call(nets.MLP(2), {"z": X, "logsnr": LOGSNR}, {"z": "tensor", "logsnr": "tensor"}),
     Call(ModelConfig, ENDS | {"channels": 1, "levels": 4, "widths": (8,), "blocks": 1,
                               "exponents": (), "output": "noise", "schedule": "linear",

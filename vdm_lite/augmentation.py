@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vdm_lite import quadrature
+from vdm_lite import checks, quadrature
 from vdm_lite.schedules import require_ends
 from vdm_lite.weighting import Weighting, require_weights
 
@@ -34,6 +34,7 @@ class Augmentation:
         self, weighting: Weighting, logsnr_max: float = 13.3, logsnr_min: float = -5.0
     ) -> None:
         require_ends(logsnr_max, logsnr_min)
+        checks.function("weighting", weighting, "logsnr -> w")
         self.weighting = weighting
         self.logsnr_max, self.logsnr_min = logsnr_max, logsnr_min
         edges = torch.linspace(logsnr_min, logsnr_max, 8193, dtype=torch.float64, device="cpu")

@@ -20,7 +20,7 @@ from vdm_lite import checks
 from vdm_lite.elbo import Elbo
 from vdm_lite.gaussian import Normal, check_normal, draw, kl_per_unit, log_prob
 from vdm_lite.observation import Observation
-from vdm_lite.vae import LatentModel, standard_normal, to_normal
+from vdm_lite.vae import LatentModel, require_observation, standard_normal, to_normal
 
 
 def merge(a: Normal, b: Normal) -> Normal:
@@ -60,6 +60,15 @@ class Layer(NamedTuple):
         return log_prob(self.q, self.z) - log_prob(self.p, self.z)
 
 
+def _require_networks(argument: str, networks: Sequence[nn.Module], layers: int) -> None:
+    several = isinstance(networks, Sequence | nn.ModuleList)
+    number = len(networks) if several else checks.described(networks)
+    checks.require(number == layers, argument, f"{layers} networks, one a layer", number)
+    for network in networks:
+        is_module = isinstance(network, nn.Module)
+        checks.require(is_module, argument, "modules", checks.described(network))
+
+
 class Hierarchy(LatentModel):
     """The generative half, and what follows from any :meth:`infer`.
 
@@ -71,13 +80,11 @@ class Hierarchy(LatentModel):
         self, decoders: Sequence[nn.Module], observation: Observation, sizes: Sequence[int]
     ) -> None:
         super().__init__()
-        for size in sizes:
-            checks.count("sizes", size)
-        checks.require(len(sizes) > 0, "sizes", "at least one layer", "none")
-        one_each = f"{len(sizes)} networks, one a layer"
-        checks.require(len(decoders) == len(sizes), "decoders", one_each, len(decoders))
+        sizes = checks.counts("sizes", sizes, "at least one layer")
+        _require_networks("decoders", decoders, len(sizes))
+        require_observation(observation)
         self.decoder, self.transitions = decoders[0], nn.ModuleList(decoders[1:])
-        self.observation, self.sizes = observation, tuple(sizes)
+        self.observation, self.sizes = observation, sizes
 
     def infer(self, data: Tensor, generator: torch.Generator | None = None) -> list[Layer]:
         """Draw every layer from q, with its q and its p: z_1 to z_T."""
@@ -133,8 +140,7 @@ class BottomUp(Hierarchy):
         sizes: Sequence[int],
     ) -> None:
         super().__init__(decoders, observation, sizes)
-        one_each = f"{len(sizes)} networks, one a layer"
-        checks.require(len(encoders) == len(sizes), "encoders", one_each, len(encoders))
+        _require_networks("encoders", encoders, len(self.sizes))
         self.encoders = nn.ModuleList(encoders)
 
     def infer(self, data: Tensor, generator: torch.Generator | None = None) -> list[Layer]:
@@ -173,6 +179,7 @@ class TopDown(Hierarchy):
         sizes: Sequence[int],
     ) -> None:
         super().__init__(decoders, observation, sizes)
+        checks.function("encoder", encoder, "x -> messages")
         self.encoder = encoder
 
     def infer(self, data: Tensor, generator: torch.Generator | None = None) -> list[Layer]:

@@ -66,6 +66,12 @@ def active_units(costs: Tensor, threshold: float = 0.01) -> int:
     return int((costs.mean(0) > threshold).sum())
 
 
+def require_observation(observation: Observation) -> None:
+    """Raise ``ValueError`` unless ``observation`` can do what an :class:`Observation` can."""
+    names = ("parameters", "encode", "log_prob", "mean")
+    checks.has("observation", observation, names, "an observation such as Bernoulli()")
+
+
 class LatentModel(nn.Module):
     """What every latent variable model can do, given ``elbo``, ``log_weight`` and ``generate``."""
 
@@ -137,7 +143,10 @@ class VAE(LatentModel):
         self, encoder: Network, decoder: Network, observation: Observation, latents: int
     ) -> None:
         super().__init__()
-        checks.count("latents", latents)
+        latents = checks.count("latents", latents)
+        checks.function("encoder", encoder, "x -> output")
+        checks.function("decoder", decoder, "z -> output")
+        require_observation(observation)
         self.encoder, self.decoder = encoder, decoder
         self.observation, self.latents = observation, latents
 
