@@ -295,8 +295,9 @@ def test_a_run_goes_on_without_being_told_again(launch, tmp_path, asked, file):
         ("--steps 1", "--steps: expected at least 2"),
     ],
 )
-def test_a_contradiction_is_refused_and_changes_nothing(refused, tmp_path, more, message):
+def test_a_contradiction_is_refused_and_changes_nothing(refused, capsys, tmp_path, more, message):
     assert command.main(arguments(tmp_path, "--steps", 2, "--seed", 3)) == 0
+    capsys.readouterr()
     before = (tmp_path / "options.json").read_bytes()
     assert message in refused("train", "--out", tmp_path, "--resume", *more.split())
     assert (tmp_path / "options.json").read_bytes() == before
