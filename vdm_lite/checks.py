@@ -24,7 +24,9 @@ def described(value: object) -> str:
         return repr(value)
     if isinstance(value, tuple | list) and len(value) < 10:
         inside = ", ".join(map(described, value))
-        return f"[{inside}]" if isinstance(value, list) else f"({inside})"
+        if isinstance(value, list):
+            return f"[{inside}]"
+        return f"({inside},)" if len(value) == 1 else f"({inside})"
     return str(value) if value is None or isinstance(value, Number) else type(value).__name__
 
 
