@@ -277,10 +277,10 @@ from vdm_lite.command import sources
 
 images = sources.images
 
-def broken(*given):
+def broken(*given, **own):
     if rank == RANK:
         raise ValueError("broken archive")
-    return images(*given)
+    return images(*given, **own)
 
 sources.images = broken
 sys.exit(command.main(ARGUMENTS))
