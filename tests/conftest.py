@@ -2,8 +2,10 @@
 
 import importlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +14,8 @@ import hypothesis
 import processes
 import pytest
 import torch
+
+ROOT = Path(__file__).parents[1]
 
 # How long an example takes says nothing on a busy machine.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -114,3 +118,13 @@ def show(browser: Any, widget_server: Any) -> Iterator[Callable[..., browsing.Sh
     yield open_widget
     for each in contexts:
         each.close()
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """Copy what relink reads and writes, and relink itself."""
+    for path in ("pyproject.toml", "CITATION.cff", "README.md", "CONTRIBUTING.md"):
+        shutil.copy(ROOT / path, tmp_path)
+    for folder in ("book", "notebooks"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    return tmp_path

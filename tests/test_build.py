@@ -99,16 +99,6 @@ def test_library_works_where_text_is_ascii(tmp_path):
 # The repository's address
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """Copy what relink reads and writes, and relink itself."""
-    for path in ("pyproject.toml", "CITATION.cff", "README.md", "CONTRIBUTING.md"):
-        shutil.copy(ROOT / path, tmp_path)
-    for folder in ("book", "notebooks"):
-        shutil.copytree(ROOT / folder, tmp_path / folder)
-    return tmp_path
-
-
 def contents(root: Path) -> dict[Path, bytes]:
     """Return every file below a folder."""
     paths = (path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc")

@@ -131,16 +131,6 @@ def test_contents_and_toc_list_the_notebooks():
 # The repository's address
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """Copy what relink may write."""
-    for path in ("pyproject.toml", "CITATION.cff", "README.md", "CONTRIBUTING.md"):
-        shutil.copy(ROOT / path, tmp_path)
-    for folder in ("book", "notebooks"):
-        shutil.copytree(ROOT / folder, tmp_path / folder)
-    return tmp_path
-
-
 def sources(notebook: str) -> list[str]:
     """Return what stands in each cell, whichever way the file wraps it."""
     return ["".join(cell["source"]) for cell in json.loads(notebook)["cells"]]
