@@ -10,8 +10,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 book test test-lowest: export VDM_LITE_STRICT = 1
 
 # These look at the site, or through its tools, which only .venv has.
-BOOKS_OWN := $(addprefix --ignore=tests/,test_project.py test_build.py test_site.py \
-  test_jupyterlab.py test_training_panel.py test_widgets.py test_widget_denoiser.py)
+BOOKS_OWN := $(addprefix --ignore=tests/,site widgets/test_jupyterlab.py \
+  widgets/test_training_panel.py widgets/test_widgets.py widgets/test_widget_denoiser.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

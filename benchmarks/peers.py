@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vdm_lite import gaussian
-from vdm_lite.config import ModelConfig
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.likelihood import Discretized
 from vdm_lite.parameterization import NOISE, VELOCITY, Parameterization
 from vdm_lite.schedules import Schedule
+from vdm_lite.training.config import ModelConfig
 
 LEVELS = Discretized(256)
 # The output of EDM preconditioning for data of variance 1 is the velocity with its sign changed.

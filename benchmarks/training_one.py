@@ -16,8 +16,8 @@ from torch import nn
 from tqdm import tqdm
 
 from vdm_lite import data, schedules
-from vdm_lite.evaluation import evaluate
 from vdm_lite.training import fit
+from vdm_lite.training.evaluation import evaluate
 
 BATCH, RATE, WARMUP = 64, 1e-3, 50
 DRAWS = 2  # of a time and noise for each image

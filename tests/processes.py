@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 
 import vdm_lite
-from vdm_lite import checkpoints
-from vdm_lite.config import ModelConfig
+from vdm_lite.training import checkpoints
+from vdm_lite.training.config import ModelConfig
 
 ROOT = Path(vdm_lite.__file__).parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
@@ -24,8 +24,8 @@ SERVER = """
 import json, os, resource, signal, socket, sys
 import lightning_fabric, sklearn.datasets, torch, torch.utils.tensorboard
 import torch.distributed.fsdp, torch.distributed.tensor
-from vdm_lite import command
-from vdm_lite.config import ModelConfig
+from vdm_lite import cli
+from vdm_lite.training.config import ModelConfig
 from vdm_lite.training import fitting
 
 # What is imported at the first use: now, and not once for each command.
@@ -68,7 +68,7 @@ def child(job, rank, ranks, port):
     if job["script"]:
         exec(compile(job["script"], "script", "exec"), {"rank": rank, "ranks": ranks})
         sys.exit(0)
-    sys.exit(command.main(job["arguments"]))
+    sys.exit(cli.main(job["arguments"]))
 
 
 print("ready", flush=True)

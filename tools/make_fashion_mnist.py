@@ -13,7 +13,7 @@ import numpy as np
 
 from vdm_lite.data import Images, checksum, fashion_mnist, rank_in_class
 
-TARGET = Path(__file__).parents[1] / "vdm_lite" / "datasets" / "fashion_mnist.npz"
+TARGET = Path(__file__).parents[1] / "vdm_lite" / "data" / "fashion_mnist.npz"
 
 
 def subset(folder: str | Path) -> Images:

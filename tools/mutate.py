@@ -26,7 +26,7 @@ import torch  # noqa: F401
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
-NOT_CORE = {"__init__", "checks", "checkpoints", "data", "experiments", "plots"}
+NOT_CORE = {"__init__", "checks", "checkpoints", "data", "runs", "figures", "cli"}
 PATHS = (path.relative_to(ROOT) for path in sorted((ROOT / "vdm_lite").rglob("*.py")))
 CORE = [path.with_suffix("") for path in PATHS if not NOT_CORE & {path.stem, *path.parts}]
 FILES = {f"{ROOT / path}.py": ".".join(path.parts) for path in CORE}

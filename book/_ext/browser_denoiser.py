@@ -13,11 +13,11 @@ from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS = "vdm_lite/experiments/fashion28.safetensors"
+WEIGHTS = "vdm_lite/runs/ch12/fashion28.safetensors"
 SHAPE = (1, 28, 28)
 RUNTIME = "node_modules/onnxruntime-web/dist"
 SCRIPT, BINARY = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
-SOURCES = ("onnx.py", "nets/unet.py", "nets/embeddings.py")
+SOURCES = ("training/onnx.py", "nets/unet.py", "nets/embeddings.py")
 EXPORTERS = ("torch", "onnxscript", "onnx", "onnx-ir")
 
 
@@ -38,8 +38,8 @@ def exported(root: Path, cache: Path) -> Path:
     digest = hashlib.sha256(content + versions.encode()).hexdigest()[:16]
     path = cache / f"{digest}.onnx"
     if not path.exists():
-        from vdm_lite import onnx
-        from vdm_lite.config import load_model
+        from vdm_lite.training import onnx
+        from vdm_lite.training.config import load_model
 
         logger.info("Exporting the denoiser for the browser")
         shutil.rmtree(cache, ignore_errors=True)

@@ -13,9 +13,9 @@ is killed and started again goes on as if nothing had happened: bit for bit on a
 number of threads, which is what the tests run. On CUDA and MPS the same lines have not been run
 yet; there kernels that add in no fixed order may change the last digits.
 
-``python -m vdm_lite.training`` is the command line, ``vdm-lite train``.
+``python -m vdm_lite.cli train`` is the command line, ``vdm-lite train``.
 """
 
-from vdm_lite.training.fitting import Step, averaged, backward, batch_indices, fit
+from vdm_lite.training.loop import Step, averaged, backward, batch_indices, fit
 
 __all__ = ["Step", "averaged", "backward", "batch_indices", "fit"]

@@ -9,15 +9,15 @@ import traitlets
 from torch import Tensor
 
 from vdm_lite import data, samplers
-from vdm_lite.config import ModelConfig
 from vdm_lite.counter import Counter
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.elbo import bits_per_dim
-from vdm_lite.experiments.denoiser import trained
 from vdm_lite.gaussian import diffuse, sum_except_batch
 from vdm_lite.parameterization import IMAGE, solve
+from vdm_lite.runs.ch12.denoiser import trained
 from vdm_lite.samplers import State
 from vdm_lite.schedules import levels
+from vdm_lite.training.config import ModelConfig
 from vdm_lite.widgets.base import Widget, choice, curve, fixed, switch, whole
 from vdm_lite.widgets.posterior_explorer import PICTURES
 

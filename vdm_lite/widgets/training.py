@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from vdm_lite import checks, training
-from vdm_lite.plots.base import COLORS, STYLE
+from vdm_lite.figures.base import COLORS, STYLE
 from vdm_lite.widgets.base import form_beside_widget
 
 SLICE = 0.05  # seconds of training between two looks at the event loop

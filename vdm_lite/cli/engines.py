@@ -1,0 +1,232 @@
+"""The engine of a run: Lightning Fabric, with the devices and the strategy asked for."""
+
+import argparse
+import atexit
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from vdm_lite import checks
+from vdm_lite.cli import sources
+from vdm_lite.nets.unet import Block
+from vdm_lite.training import shards
+from vdm_lite.training.engine import T, some
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies import Strategy
+    from torch.distributed.device_mesh import DeviceMesh
+
+PARENT = "VDM_LITE_PARENT"
+"""Variable of the environment: the port by which children know that their parent is alive."""
+WAIT = timedelta(minutes=30)
+"""How long a process waits for another one."""
+
+
+def launch(given: argparse.Namespace) -> "Fabric":
+    """Start the processes that are asked for; ``ValueError`` for what is not here.
+
+    A process that another one has started ends with it.
+    """
+    try:
+        import tensorboard  # noqa: F401 (the log needs it: better to miss it now than later)
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        raise ValueError(
+            f"{error}: install what training needs, pip install 'vdm-lite[train]'"
+        ) from error
+    kind = sources.device(given)
+    devices, nodes = _processes(given)
+    there = {"cuda": torch.cuda.device_count, "mps": lambda: 1, "cpu": _cores}[kind]()
+    checks.require(devices <= there, "--devices", f"at most {there} on {kind}", devices)
+    strategy = _strategy(given.strategy, devices * nodes)
+    kinds = {"accelerator": kind, "strategy": strategy, "precision": given.precision}
+    if PARENT in os.environ:
+        threading.Thread(target=_end_with, args=[int(os.environ[PARENT])], daemon=True).start()
+    try:
+        engine = Fabric(devices=devices, num_nodes=nodes, **kinds)
+        if devices * nodes > 1:
+            _tell_children(engine, devices - 1)
+            _await_others(given, engine)
+        with _stopped_by_ctrl_c():
+            engine.launch()
+    except RuntimeError as error:  # no port, settings of a cluster that contradict themselves, ...
+        raise ValueError(f"the processes cannot be started: {error}") from error
+    return engine
+
+
+def in_turn(engine: "Fabric", act: Callable[[], T]) -> T:
+    """Let the first process of each machine act, then the others, who find there what it fetched.
+
+    If one fails, all end, as with :func:`vdm_lite.training.engine.first`.
+    """
+    leads = engine.local_rank == 0
+    one, other = some(engine, leads, act), some(engine, not leads, act)
+    return one if leads else other
+
+
+def speaks(given: argparse.Namespace) -> bool:
+    """Whether this process says what is wrong with options that all of its machine were given.
+
+    Variables of a launcher may be left over from elsewhere: a run of one process always speaks.
+    """
+    if given.command != "train" or os.environ.get("WORLD_SIZE", "1") == "1":
+        return True
+    several = by_torchrun() or (given.devices or 1) * (given.nodes or 1) > 1
+    return not several or os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def by_torchrun() -> bool:
+    """Whether torchrun has started this process, and others."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _processes(given: argparse.Namespace) -> tuple[int, int]:
+    """Devices on each machine, and machines: what torchrun started, if it did."""
+    if not by_torchrun():
+        return given.devices or 1, given.nodes or 1
+    started = []
+    for name, variable in (("devices", "LOCAL_WORLD_SIZE"), ("nodes", "GROUP_WORLD_SIZE")):
+        asked, number = getattr(given, name), int(os.environ[variable])
+        checks.require(asked in (None, number), f"--{name}", f"{number}, as by torchrun", asked)
+        started.append(number)
+    return started[0], started[1]
+
+
+def _cores() -> int:
+    """Cores that this process may use: more processes than that only wait for each other."""
+    if hasattr(os, "sched_getaffinity"):  # not on every system
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _strategy(name: str, processes: int) -> "Strategy | str":
+    from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
+
+    if name == "fsdp":
+        sizes = {"data_parallel_size": processes, "tensor_parallel_size": 1}
+        return ModelParallelStrategy(_shard, timeout=WAIT, **sizes)
+    several = name == "ddp" or processes > 1
+    return DDPStrategy(start_method="popen", timeout=WAIT) if several else "auto"
+
+
+def _tell_children(engine: "Fabric", children: int) -> None:
+    """Let the processes that this one is going to start know by which port they see it end."""
+    if engine.strategy.cluster_environment.creates_processes_externally:
+        return
+    # They connect to it. Nobody answers, but when this process ends, the system hangs up.
+    line = socket.create_server(("127.0.0.1", 0), backlog=children)
+    atexit.register(line.close)
+    os.environ[PARENT] = str(line.getsockname()[1])
+
+
+def _await_others(given: argparse.Namespace, engine: "Fabric") -> None:
+    """Say where and how long a run waits for processes that somebody else is to start.
+
+    The first process then waits for the others as it launches, and the others for the first here:
+    torch would show the stack of its C++ code if nobody answered.
+    """
+    devices, nodes = _processes(given)
+    if by_torchrun() or (PARENT in os.environ and nodes == 1):
+        return
+    meeting = engine.strategy.cluster_environment
+    place, minutes = (meeting.main_address, meeting.main_port), WAIT.total_seconds() / 60
+    if speaks(given):
+        print(f"vdm-lite: waiting at {place[0]}:{place[1]} for {nodes} x {devices} processes "
+              f"(machines x devices), at most {minutes:g} minutes; all need the same MASTER_ADDR "
+              "and MASTER_PORT, and each machine its NODE_RANK, from 0",
+              file=sys.stderr, flush=True)  # fmt: skip
+    if engine.node_rank or engine.local_rank:
+        _reach(place)
+
+
+def _reach(place: tuple[str, int]) -> None:
+    until = time.monotonic() + WAIT.total_seconds()
+    while True:
+        try:
+            return socket.create_connection(place, timeout=5).close()
+        except OSError as error:
+            if time.monotonic() > until:
+                raise RuntimeError(f"nobody at {place[0]}:{place[1]} ({error})") from error
+        time.sleep(1)
+
+
+def _end_with(port: int) -> None:
+    """End this process soon after the one that listens at the port, however that ended."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port)) as line:
+        line.recv(1)
+    time.sleep(2)  # one that is about to end by itself does so, and says why
+    os._exit(1)
+
+
+@contextmanager
+def _stopped_by_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C end a process that waits for others: Python would answer after the wait only."""
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if usual:  # else somebody wants something else
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if usual:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _shard(objective: nn.Module, mesh: "DeviceMesh") -> nn.Module:
+    """Split the network's weights over the processes: block by block, then what is left."""
+    network = objective.model.denoiser
+    blocks = [module for module in network.modules() if isinstance(module, Block)]
+    shards.split(network, [*blocks, network], mesh["data_parallel"])
+    return objective
+
+
+@contextmanager
+def stopping(engine: "Fabric") -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C, SIGTERM and SIGHUP into a question: whether this process was asked to stop.
+
+    The first asks the run to end after its step, with a checkpoint; the second ends it at once.
+    """
+    since = None
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)  # the terminal is closed; not on every system
+    if hangup and signal.getsignal(hangup) is not signal.SIG_IGN:  # nohup
+        numbers.append(hangup)
+
+    # It comes in the midst of anything: of a transformed function, which forbids to change tensors,
+    # or of a print. So it does neither.
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        nonlocal since
+        # A terminal tells all processes, and a launcher tells its own once more: that is one time.
+        if since is not None and time.monotonic() - since > 2:
+            raise KeyboardInterrupt
+        if since is None and engine.is_global_zero:
+            _say(b"\nStopping after this step; once more to stop at once\n")
+        since = since or time.monotonic()
+
+    before = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield lambda: since is not None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(message: bytes) -> None:
+    """Write to stderr; what can be written to no more, as its terminal was closed, goes nowhere."""
+    for fd, content in ((2, message), (1, b"")):
+        try:
+            os.write(fd, content)
+        except OSError:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), fd)

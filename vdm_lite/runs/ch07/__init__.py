@@ -1,0 +1,1 @@
+"""Long runs of chapter 7: noise schedules."""

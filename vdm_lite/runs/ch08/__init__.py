@@ -1,0 +1,1 @@
+"""Long runs of chapter 8: what a network puts out."""
