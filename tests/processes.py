@@ -26,7 +26,7 @@ import lightning_fabric, sklearn.datasets, torch, torch.utils.tensorboard
 import torch.distributed.fsdp, torch.distributed.tensor
 from vdm_lite import cli
 from vdm_lite.training.config import ModelConfig
-from vdm_lite.training import fitting
+from vdm_lite.training import loop
 
 # What is imported at the first use: now, and not once for each command.
 model = ModelConfig(levels=17, widths=(8,)).build()
@@ -57,14 +57,14 @@ def child(job, rank, ranks, port):
         more = dict(RANK=rank, LOCAL_RANK=rank, GROUP_RANK=0, GROUP_WORLD_SIZE=1, **sizes)
         more |= dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, TORCHELASTIC_RUN_ID="test")
         os.environ.update({name: str(value) for name, value in more.items()})
-    update, what = fitting._Run.update, dict(job["events"])
+    update, what = loop._Run.update, dict(job["events"])
 
     def watched(run, *rest):
         if rank == 0 and run.step in what:
             happen(what[run.step])
         update(run, *rest)
 
-    fitting._Run.update = watched
+    loop._Run.update = watched
     if job["script"]:
         exec(compile(job["script"], "script", "exec"), {"rank": rank, "ranks": ranks})
         sys.exit(0)

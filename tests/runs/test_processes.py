@@ -331,17 +331,17 @@ def run(*command_line: str) -> subprocess.CompletedProcess:
 
 def test_torchrun_starts_the_processes(alone, tmp_path):
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
-    ended = run(*torchrun, "2", "-m", "vdm_lite.training", *arguments(tmp_path / "run")[1:])
+    ended = run(*torchrun, "2", "-m", "vdm_lite.cli", *arguments(tmp_path / "run"))
     assert ended.returncode == 0, ended.stderr
     check_same(alone(), tmp_path / "run")
 
 
 def test_devices_start_their_processes_and_ctrl_c_in_the_terminal_ends_them(alone, tmp_path):
     """The terminal tells the whole group; the run ends with a checkpoint, whoever started whom."""
-    given = arguments(tmp_path / "run", "--devices", 2, "--steps", 100_000)[1:]
+    given = arguments(tmp_path / "run", "--devices", 2, "--steps", 100_000)
     log = tmp_path / "run" / "log.csv"
     with subprocess.Popen(
-        [sys.executable, "-m", "vdm_lite.training", *given],
+        [sys.executable, "-m", "vdm_lite.cli", *given],
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

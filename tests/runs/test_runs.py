@@ -52,7 +52,7 @@ def same(a: Path, b: Path) -> bool:
 
 
 # Every process that is started says who it is.
-SCRIPT = "import os; print(os.getpid(), flush=True)\nfrom vdm_lite import command\n"
+SCRIPT = "import os; print(os.getpid(), flush=True)\nfrom vdm_lite import cli\n"
 SCRIPT += "raise SystemExit(cli.main())\n"
 
 

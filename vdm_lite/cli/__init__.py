@@ -40,11 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(given, in_words, 2)
 
 
-def train(arguments: Sequence[str] | None = None) -> int:
-    """``python -m vdm_lite.cli train``, the same as ``vdm-lite train``."""
-    return main(["train", *(sys.argv[1:] if arguments is None else arguments)])
-
-
 def _as_before(given: argparse.Namespace, words: Sequence[str]) -> argparse.Namespace:
     """What ``words`` ask for, and for the rest what the run in the folder was asked for."""
     # They come later, and of an option that is given twice the later one counts.
