@@ -489,7 +489,9 @@ def test_a_nonlinear_step_makes_the_posterior_of_one_unit_two_humped():
         return min(least(log_p, x, start) for start in ([0.0, 0.2], [1.6, -0.5], [-1.6, -0.5]))
 
     at = (0.0, 0.5, 1.5)
-    assert [best(posterior_1, x) for x in at] == pytest.approx([0.4343, 0.4422, 0.3344], abs=1e-4)
+    least_of_all = [best(posterior_1, x) for x in at]
+    assert least_of_all == pytest.approx([0.4343, 0.4422, 0.3344], abs=1e-4)
+    assert least_of_all == pytest.approx([0.434, 0.442, 0.335], abs=1e-3)  # of the chapter's table
     assert [best(posterior_2, x) for x in at] == pytest.approx([0.0099, 0.0129, 0.0289], abs=1e-4)
 
 
