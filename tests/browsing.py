@@ -25,9 +25,9 @@ CALM = "() => window.MathJax?.startup?.promise ?? true"
 FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 PAGE = """<!doctype html><html lang="en" data-theme="{theme}"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width"><title>A widget</title>
-<link rel="icon" href="data:,"><link rel="stylesheet" href="widgets/widget.css">
+<link rel="icon" href="data:,"><link rel="stylesheet" href="js/widget.css">
 <style>body {{ font-family: sans-serif; margin: 12px; background: {background} }}</style>
-<script type="module" src="widgets/loader.js"></script></head>
+<script type="module" src="js/loader.js"></script></head>
 <body><main><h1>A widget</h1>{body}</main></body></html>"""
 CALL = """async ([path, name, calls]) => {
   const module = await import(path);

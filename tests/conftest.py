@@ -77,7 +77,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def widget_server() -> Iterator[Any]:
     """Serve the widgets' modules, and pages made by the tests."""
-    with browsing.serve(browsing.ROOT / "vdm_lite") as server:
+    with browsing.serve(browsing.ROOT / "vdm_lite" / "widgets") as server:
         server.pages["/blank.html"] = browsing.PAGE.format(theme="light", background="", body="")
         yield server
 
@@ -89,7 +89,7 @@ def javascript(browser: Any, widget_server: Any) -> Iterator[Callable[..., list]
     page.goto(widget_server.address + "blank.html")
 
     def call(module: str, name: str, calls: list[list]) -> list:
-        return page.evaluate(browsing.CALL, [f"/widgets/{module}.js", name, calls])
+        return page.evaluate(browsing.CALL, [f"/js/{module}.js", name, calls])
 
     yield call
     page.close()

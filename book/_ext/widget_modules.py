@@ -53,13 +53,9 @@ def copy_modules(app: Sphinx) -> None:
         return
     target = Path(app.outdir, "_static", "widgets")
     shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    source = Path(app.srcdir, "vdm_lite", "widgets")
-    for path in source.glob("*.js"):
-        (target / path.name).write_text(
-            rjsmin.jsmin(path.read_text(encoding="utf-8")), encoding="utf-8"
-        )
-    shutil.copy(source / "widget.css", target)
+    shutil.copytree(Path(app.srcdir, "vdm_lite", "widgets", "js"), target)
+    for path in target.rglob("*.js"):
+        path.write_text(rjsmin.jsmin(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

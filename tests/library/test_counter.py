@@ -34,7 +34,7 @@ def test_known_answers(key, counter, answer):
 
 def test_known_answers_in_javascript(javascript):
     calls = [[key, counter] for key, counter, _ in KNOWN]
-    assert javascript("counter", "threefry", calls) == [list(answer) for *_, answer in KNOWN]
+    assert javascript("lib/counter", "threefry", calls) == [list(answer) for *_, answer in KNOWN]
 
 
 def test_javascript_has_the_same_bits(javascript):
@@ -44,7 +44,7 @@ def test_javascript_has_the_same_bits(javascript):
         [word.item() for word in threefry(tuple(key), tuple(map(torch.tensor, counter)))]
         for key, counter in calls
     ]
-    assert javascript("counter", "threefry", calls) == expected
+    assert javascript("lib/counter", "threefry", calls) == expected
 
 
 def test_javascript_has_the_same_normals(javascript):
@@ -54,7 +54,7 @@ def test_javascript_has_the_same_normals(javascript):
         source = Counter(seed)
         source.calls = call
         expected.append(source.normal((2000,), dtype=torch.float64)[index].item())
-    found = javascript("counter", "counterNormal", calls)
+    found = javascript("lib/counter", "counterNormal", calls)
     assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) <= 1e-12
 
 

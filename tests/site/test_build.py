@@ -146,7 +146,7 @@ def library(tmp_path: Path) -> Path:
     """A small library with what a package needs."""
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "requirements.txt").write_text("torch", encoding="utf-8")
-    for name in ("a.py", "widgets/b.js", "data/c.npz", "runs/ch01/d.json"):
+    for name in ("a.py", "widgets/js/b.js", "data/c.npz", "runs/ch01/d.json"):
         path = tmp_path / "vdm_lite" / name
         path.parent.mkdir(exist_ok=True, parents=True)
         path.write_text("1", encoding="utf-8")
@@ -156,9 +156,10 @@ def library(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "name",
     [
-        *("requirements.txt", "vdm_lite/a.py", "vdm_lite/new/a.py", "vdm_lite/widgets/b.js"),
-        *("vdm_lite/widgets/e.css", "vdm_lite/data/c.npz", "vdm_lite/runs/ch01/d.json"),
-        *("vdm_lite/runs/ch01/e.csv", "vdm_lite/runs/ch01/e.safetensors"),
+        *("requirements.txt", "vdm_lite/a.py", "vdm_lite/new/a.py", "vdm_lite/widgets/js/b.js"),
+        *("vdm_lite/widgets/js/e.css", "vdm_lite/widgets/js/lib/e.js", "vdm_lite/data/c.npz"),
+        *("vdm_lite/runs/ch01/d.json", "vdm_lite/runs/ch01/e.csv"),
+        "vdm_lite/runs/ch01/e.safetensors",
     ],
 )
 def test_notebooks_run_again_after_a_change(library, name):

@@ -33,7 +33,7 @@ FAKE_WORKER = """addEventListener("message", ({ data: { id, z, logsnr } }) =>
   postMessage({ id, eps: z && z.map((value) => Math.tanh(0.8 * value + 0.1 * logsnr)) }));"""
 MISSING = '{"missing": "npm was not there"}'
 FINISH = """async ([state, name]) => {
-  const module = await import(`/widgets/denoiser.js`);
+  const module = await import(`/js/denoiser.js`);
   const predict = name === "fake"
     ? async (z, logsnr) => z.map((value) => Math.tanh(0.8 * value + 0.1 * logsnr))
     : await module.pageDenoiser(() => {});
@@ -42,7 +42,7 @@ FINISH = """async ([state, name]) => {
   return JSON.stringify({ latents: run.latents, guesses: run.guesses, ...shown });
 }"""
 KERNEL = """async (state) => {
-  const { render } = await import("/widgets/denoiser.js");
+  const { render } = await import("/js/denoiser.js");
   const calls = [];
   const model = {
     get: (name) => state[name],
@@ -63,7 +63,7 @@ KERNEL = """async (state) => {
 
 
 TWO_QUESTIONS = """async () => {
-  const { kernelDenoiser } = await import("/widgets/denoiser.js");
+  const { kernelDenoiser } = await import("/js/denoiser.js");
   const questions = [];
   let [listen, answer] = [null, null];
   const model = {
@@ -155,14 +155,14 @@ def test_forms_are_those_of_the_library(javascript, double):
         known = parameterization.solve(parameterization.NOISE, eps, z, level)
         wanted = getattr(parameterization, OUTPUTS[FORMS[i % 3]])
         expected.append(parameterization.target(wanted, known.x, known.eps, level)[0])
-    close(javascript("sampling", "formOf", calls), torch.stack(expected))
+    close(javascript("lib/sampling", "formOf", calls), torch.stack(expected))
 
 
 @pytest.mark.parametrize("sampler", STEPS)
 def test_steps_are_those_of_the_library(javascript, double, sampler):
     pairs = levels_apart(240)
     calls = [[sampler, FORMS[i % 3], *pair.tolist()] for i, pair in enumerate(pairs)]
-    for i, rule in enumerate(javascript("sampling", "stepRule", calls)):
+    for i, rule in enumerate(javascript("lib/sampling", "stepRule", calls)):
         z, eps, (to, level) = torch.randn(1, 4), torch.randn(1, 4), pairs[i]
         known = parameterization.solve(parameterization.NOISE, eps, z, level)
         wanted = getattr(parameterization, OUTPUTS[FORMS[i % 3]])
@@ -179,7 +179,7 @@ def test_cost_of_a_step_is_the_divergence(javascript, double):
         calls.append([x[0].tolist(), x_hat[0].tolist(), to.item(), level.item()])
         nats = kl(posterior(z, x, to, level), posterior(z, x_hat, to, level))
         expected.append(elbo.bits_per_dim(nats, 6)[0])
-    close(javascript("sampling", "stepBits", calls), torch.stack(expected))
+    close(javascript("lib/sampling", "stepBits", calls), torch.stack(expected))
 
 
 def test_costs_of_both_ends(javascript, double):
@@ -194,15 +194,15 @@ def test_costs_of_both_ends(javascript, double):
         ends.append([image[0].tolist(), z[0].tolist(), level.item() + 5])
         nats = -likelihood.log_prob(image, z, level + 5)
         reconstruction.append(elbo.bits_per_dim(nats, 7)[0])
-    close(javascript("sampling", "priorBits", calls), torch.stack(prior))
-    close(javascript("sampling", "reconstructionBits", ends), torch.stack(reconstruction))
+    close(javascript("lib/sampling", "priorBits", calls), torch.stack(prior))
+    close(javascript("lib/sampling", "reconstructionBits", ends), torch.stack(reconstruction))
 
 
 def test_gray_levels(javascript, double):
     likelihood = Discretized(256)
     all_levels = torch.arange(256)
     close(
-        javascript("sampling", "encodeLevels", [[all_levels.tolist()]])[0],
+        javascript("lib/sampling", "encodeLevels", [[all_levels.tolist()]])[0],
         likelihood.encode(all_levels),
     )
 
@@ -454,7 +454,7 @@ def site(tmp_path_factory) -> Iterator[Any]:
     if lacking:
         missing(lacking)
     root = tmp_path_factory.mktemp("site")
-    (root / "widgets").symlink_to(ROOT / "vdm_lite" / "widgets")
+    (root / "js").symlink_to(ROOT / "vdm_lite" / "widgets" / "js")
     browser_denoiser.assemble(ROOT, ROOT / "_build" / "onnx", root / "denoiser")
     with serve(root) as server:
         server.pages["/page.html"] = PAGE.format(

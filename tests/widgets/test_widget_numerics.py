@@ -29,7 +29,7 @@ def evaluate(browser: Any, widget_server: Any) -> Iterator[Callable[..., Any]]:
     page.goto(widget_server.address + "blank.html")
 
     def call(module: str, function: str, argument: Any = None) -> Any:
-        script = f"async given => ({function})(await import('/widgets/{module}.js'), given)"
+        script = f"async given => ({function})(await import('/js/lib/{module}.js'), given)"
         return page.evaluate(script, argument)
 
     yield call
@@ -62,38 +62,42 @@ def mixture(toy: exact.GaussianMixture) -> dict[str, list[float]]:
 )
 def test_functions_of_one_number(javascript, name, function, low, high):
     x = uniform(low, high, 300)
-    close(javascript("numerics", name, x[:, None].tolist()), function(x), rtol=1e-13, atol=1e-14)
+    close(
+        javascript("lib/numerics", name, x[:, None].tolist()), function(x), rtol=1e-13, atol=1e-14
+    )
 
 
 def test_tails_keep_their_digits(javascript):
     p = uniform(-60, -1, 300).exp()
-    close(javascript("numerics", "ndtri", p[:, None].tolist()), torch.special.ndtri(p), 1e-13, 0)
+    close(
+        javascript("lib/numerics", "ndtri", p[:, None].tolist()), torch.special.ndtri(p), 1e-13, 0
+    )
     x = uniform(1, 20, 300)
-    close(javascript("numerics", "erfc", x[:, None].tolist()), torch.special.erfc(x), 1e-13, 0)
-    assert javascript("numerics", "ndtri", [[0], [1]]) == [-torch.inf, torch.inf]
-    assert javascript("numerics", "softplus", [[1000], [-1000]]) == [1000, 0]
+    close(javascript("lib/numerics", "erfc", x[:, None].tolist()), torch.special.erfc(x), 1e-13, 0)
+    assert javascript("lib/numerics", "ndtri", [[0], [1]]) == [-torch.inf, torch.inf]
+    assert javascript("lib/numerics", "softplus", [[1000], [-1000]]) == [1000, 0]
 
 
 def test_nodes_and_weights_are_those_of_the_library(javascript):
     for low, high, panels in ((0, 1, 64), (-8, 10, 64), (-2.5, 3, 7)):
-        (made,) = javascript("numerics", "legendre", [[low, high, panels]])
+        (made,) = javascript("lib/numerics", "legendre", [[low, high, panels]])
         nodes, weights = quadrature.interval(low, high, panels)
         close(made["nodes"], nodes, rtol=0, atol=1e-13)
         close(made["weights"], weights, rtol=1e-12, atol=0)
-    (made,) = javascript("numerics", "legendre", [[-8, 10]])
+    (made,) = javascript("lib/numerics", "legendre", [[-8, 10]])
     close(made["nodes"], quadrature.interval(-8, 10)[0], rtol=0, atol=1e-13)
     for arguments in ((), (91,), (151, 8)):
-        (made,) = javascript("numerics", "normalNodes", [list(arguments)])
+        (made,) = javascript("lib/numerics", "normalNodes", [list(arguments)])
         nodes, weights = quadrature.normal(*arguments)
         close(made["nodes"], nodes, rtol=0, atol=1e-14)
         close(made["weights"], weights, rtol=1e-12, atol=0)
 
 
 def test_even_numbers_and_sums(javascript):
-    (made,) = javascript("numerics", "linspace", [[-8, 10, 37]])
+    (made,) = javascript("lib/numerics", "linspace", [[-8, 10, 37]])
     close(made, torch.linspace(-8, 10, 37, dtype=F64), rtol=0, atol=1e-13)
     assert made[-1] == 10
-    assert javascript("numerics", "sum", [[[1, 2, 4.5]], [[]]]) == [7.5, 0]
+    assert javascript("lib/numerics", "sum", [[[1, 2, 4.5]], [[]]]) == [7.5, 0]
 
 
 def test_bisection_of_a_falling_and_a_rising_function(evaluate):
@@ -130,21 +134,23 @@ def test_random_numbers_repeat_and_have_their_distributions(evaluate):
 def test_scales(javascript, name):
     logsnr = uniform(-20, 20, 300)
     expected = getattr(gaussian, name)(logsnr)
-    close(javascript("gaussian", name, logsnr[:, None].tolist()), expected, atol=0)
+    close(javascript("lib/gaussian", name, logsnr[:, None].tolist()), expected, atol=0)
 
 
 def test_transitions_and_posteriors(javascript):
     logsnr_t = uniform(-15, 13, 300)
     logsnr_s = logsnr_t + uniform(-12, 2, 300).exp()
     pairs = torch.stack([logsnr_s, logsnr_t], 1).tolist()
-    close(javascript("gaussian", "removed", pairs), gaussian.removed(logsnr_s, logsnr_t), atol=0)
-    made = javascript("gaussian", "transition", pairs)
+    close(
+        javascript("lib/gaussian", "removed", pairs), gaussian.removed(logsnr_s, logsnr_t), atol=0
+    )
+    made = javascript("lib/gaussian", "transition", pairs)
     scale, variance = gaussian.transition(logsnr_s, logsnr_t)
     close([each["scale"] for each in made], scale, atol=0)
     close([each["variance"] for each in made], variance, atol=0)
     z, x = uniform(-3, 3, 2, 300)
     given = torch.stack([z, x, logsnr_s, logsnr_t], 1).tolist()
-    made = javascript("gaussian", "posterior", given)
+    made = javascript("lib/gaussian", "posterior", given)
     q = gaussian.posterior(z[:, None], x[:, None], logsnr_s, logsnr_t)
     close([each["mean"] for each in made], q.mean[:, 0])
     close([each["variance"] for each in made], q.var[:, 0], atol=0)
@@ -157,10 +163,10 @@ def test_densities_and_divergences(javascript):
     q, p = gaussian.Normal(mean_q[:, None], var_q[:, None]), gaussian.Normal(mean_p, var_p)
     p = gaussian.Normal(p.mean[:, None], p.var[:, None])
     given = torch.stack([mean_q, var_q, mean_p, var_p], 1).tolist()
-    close(javascript("gaussian", "normalKl", given), gaussian.kl(q, p), atol=1e-12)
+    close(javascript("lib/gaussian", "normalKl", given), gaussian.kl(q, p), atol=1e-12)
     given = torch.stack([x, mean_q, var_q], 1).tolist()
     expected = gaussian.log_prob(q, x[:, None]).exp()[:, 0]
-    close(javascript("gaussian", "normalDensity", given), expected, atol=0)
+    close(javascript("lib/gaussian", "normalDensity", given), expected, atol=0)
 
 
 # mixtures.js
@@ -183,10 +189,10 @@ def test_mixtures(javascript, toy):
         "score": toy.score(column, logsnr)[:, 0],
         "denoise": toy.denoise(column, logsnr)[:, 0],
     }.items():
-        close(javascript("mixtures", name, given), expected)
+        close(javascript("lib/mixtures", name, given), expected)
     given = [[mixture(toy), level] for level in logsnr.tolist()]
-    close(javascript("mixtures", "mmse", given), toy.mmse(logsnr), atol=1e-99)
-    close(javascript("mixtures", "fourthMoment", given), toy.fourth_moment(logsnr), atol=1e-99)
+    close(javascript("lib/mixtures", "mmse", given), toy.mmse(logsnr), atol=1e-99)
+    close(javascript("lib/mixtures", "fourthMoment", given), toy.fourth_moment(logsnr), atol=1e-99)
 
 
 def test_the_two_bumps_are_those_of_the_library(evaluate):

@@ -77,9 +77,9 @@ def check_median(explorer: WeightExplorer, median: float) -> None:
 
 def test_recipes_and_schedules_have_the_names_of_the_library(show):
     page = show(WeightExplorer()).page
-    names = "async () => (await import('/widgets/weights.js')).RECIPE_NAMES"
+    names = "async () => (await import('/js/lib/weights.js')).RECIPE_NAMES"
     assert page.evaluate(names) == list(weighting.RECIPES)
-    own = "async (name) => (await import('/widgets/weights.js')).recipeSchedule(name)"
+    own = "async (name) => (await import('/js/lib/weights.js')).recipeSchedule(name)"
     for name, recipe in weighting.RECIPES.items():
         assert SCHEDULES[page.evaluate(own, name)] is type(recipe.schedule)
 

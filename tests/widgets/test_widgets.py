@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 import sys
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -24,7 +25,7 @@ AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 PAGES = sorted((SITE / "notebooks").glob("*.html"))
 SECOND_VIEW = """async (name) => {
   const { model } = document.querySelector("[data-widget]");
-  const { render } = await import(`/widgets/${name}.js`);
+  const { render } = await import(`/js/${name}.js`);
   const held = { listeners: 0, observers: 0 };
   const count = (object, method, what, by) => {
     const old = object[method];
@@ -43,6 +44,29 @@ SECOND_VIEW = """async (name) => {
   window.takeAway = () => { remove(); return { ...held, inside: el.childElementCount }; };
   return { ...held };
 }"""
+NOTEBOOK = """async ([source, use]) => {
+  const file = new Blob([source], { type: "text/javascript" });
+  const { render } = (await import(URL.createObjectURL(file))).default;
+  return new Function(`return ${use}`)()(render);
+}"""
+SAME_NAMES = {
+    "lib/one.js": """const size = 1;
+export function twice() {
+  return 2 * size;
+}
+""",
+    "lib/two.js": """import { twice } from "./one.js";
+const size = 10;
+export const sum = () => size + twice();
+""",
+    "same_names.js": """import {
+  sum as total,
+} from "./lib/two.js";
+import { twice } from "./lib/one.js";
+const [size, sum] = [100, 0];
+export const render = () => [twice(), total(), size + sum];
+""",
+}
 every_widget = pytest.mark.parametrize("widget", widgets.ALL, ids=lambda widget: widget.module)
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
@@ -138,19 +162,30 @@ def test_colab_gets_the_widget_itself(monkeypatch):
     assert "text/html" not in bundle
 
 
-@every_widget
-def test_one_module_for_notebooks_is_what_the_page_runs(browser, widget_server, widget):
-    source = base.bundle(widget.module)
-    assert not re.search(r"^import ", source, re.MULTILINE)
+@pytest.fixture
+def in_notebook(browser, widget_server) -> Iterator[Callable[[str, str], Any]]:
+    """Evaluate a function of ``render`` where a notebook has imported its one module."""
     page = browser.new_page()
     page.goto(widget_server.address + "blank.html")
-    kind = page.evaluate(
-        "async source => typeof (await import(URL.createObjectURL("
-        "new Blob([source], { type: 'text/javascript' })))).default.render",
-        source,
-    )
+    yield lambda source, use: page.evaluate(NOTEBOOK, [source, use])
     page.close()
-    assert kind == "function"
+
+
+@every_widget
+def test_one_module_for_notebooks_is_what_the_page_runs(in_notebook, widget):
+    source = base.bundle(widget.module)
+    assert not re.search(r"^(import|export (?!default))", source, re.MULTILINE)
+    assert in_notebook(source, "(render) => typeof render") == "function"
+
+
+def test_modules_of_a_notebook_may_use_the_same_names(in_notebook, monkeypatch, tmp_path):
+    (tmp_path / "lib").mkdir()
+    for name, source in SAME_NAMES.items():
+        (tmp_path / name).write_text(source, encoding="utf-8")
+    monkeypatch.setattr(base, "FOLDER", tmp_path)
+    source = base.bundle("same_names")
+    assert in_notebook(source, "(render) => render()") == [2, 12, 100]
+    assert source.count("const size = 1;") == 1
 
 
 def test_colors_are_those_of_the_figures():

@@ -1,8 +1,8 @@
 """What all widgets share: fields that become controls, one source for notebook and web page.
 
-A widget is one ES module ``NAME.js`` with ``render({model, el})`` and one small class here. In a
+A widget is one ES module ``js/NAME.js`` with ``render({model, el})`` and one small class here. In a
 notebook it is an anywidget: its fields are traits, linked both ways. On the book's pages
-``loader.js`` calls the same ``render`` with the state that stands in the widget's HTML form, so
+``js/loader.js`` calls the same ``render`` with the state that stands in the widget's HTML form, so
 that the page needs neither a kernel nor a widget manager.
 """
 
@@ -13,15 +13,15 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from html import escape
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import anywidget
 import traitlets
 
-FOLDER = Path(__file__).parent
-IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+)\.js";\n', re.MULTILINE)
-EXPORT = re.compile(r"^export (?=(?:async )?function|const|class)", re.MULTILINE)
+FOLDER = Path(__file__).parent / "js"
+IMPORT = re.compile(r'^import (\{[^}]*\}) from "(\./[\w/]+\.js)";$', re.MULTILINE)
+EXPORT = re.compile(r"^export ((?:(?:async )?function|const|class) (\w+))", re.MULTILINE)
 
 
 class _Number(traitlets.Float):
@@ -158,16 +158,27 @@ def form_beside_widget(html: str) -> dict[str, str]:
 
 @cache
 def bundle(module: str) -> str:
-    """One ES module out of ``module`` and the modules that it imports, as anywidget wants it."""
-    parts: dict[str, str] = {}
-    _collect(module, parts)
-    return "\n".join([*parts.values(), "export default { render };\n"])
+    """One ES module out of ``module`` and the modules that it imports, as anywidget wants it.
+
+    Each stands in a function of its own, which returns what it exports, after those that it needs.
+    """
+    scopes: dict[str, str] = {}
+    _enclose(f"{module}.js", scopes)
+    export = f'export default {{ render: $modules["{module}.js"].render }};\n'
+    return "\n".join(["const $modules = {};", *scopes.values(), export])
 
 
-def _collect(module: str, parts: dict[str, str]) -> None:
-    """Add the modules that this one needs, then its own text, without imports and exports."""
-    source = (FOLDER / f"{module}.js").read_text(encoding="utf-8")
-    for needed in IMPORT.findall(source):
-        if needed not in parts:
-            _collect(needed, parts)
-    parts[module] = EXPORT.sub("", IMPORT.sub("", source))
+def _enclose(name: str, scopes: dict[str, str]) -> None:
+    """Add the functions of the modules that this one imports, then its own."""
+
+    def linked(match: re.Match[str]) -> str:
+        needed = (PurePosixPath(name).parent / match[2]).as_posix()
+        if needed not in scopes:
+            _enclose(needed, scopes)
+        names = match[1].replace(" as ", ": ")
+        return f'const {names} = $modules["{needed}"];'
+
+    source = IMPORT.sub(linked, (FOLDER / name).read_text(encoding="utf-8"))
+    exports = ", ".join(exported for _, exported in EXPORT.findall(source))
+    body = EXPORT.sub(r"\1", source)
+    scopes[name] = f'$modules["{name}"] = (() => {{\n{body}return {{ {exports} }};\n}})();\n'

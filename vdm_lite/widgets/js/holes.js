@@ -1,8 +1,8 @@
 // Chapter 2: holes, mismatch and inactive units of the best linear VAE for five clusters.
-import { area, element, freshKey, line, rule } from "./chart.js";
-import { normalDensity } from "./gaussian.js";
-import { erfc, generator, legendre } from "./numerics.js";
-import { panel } from "./panel.js";
+import { area, element, freshKey, line, rule } from "./lib/chart.js";
+import { normalDensity } from "./lib/gaussian.js";
+import { erfc, generator, legendre } from "./lib/numerics.js";
+import { panel } from "./lib/panel.js";
 
 const HOLES_POINTS = 281; // of the grid along each axis of the latent plane, as in the library
 const HOLES_HALF_WIDTH = 7;

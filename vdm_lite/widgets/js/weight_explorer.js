@@ -1,10 +1,10 @@
 // Weight, density, factor, and the noise that a weight adds to the data (chapters 9 and 11).
 
-import { area, dots, element, line, rule } from "./chart.js";
-import { bisect, keepingLast, legendre, linspace, sum } from "./numerics.js";
-import { panel } from "./panel.js";
-import { makeSchedule } from "./schedules.js";
-import { drawnWeight, recipeSchedule, weightFall, weightOf } from "./weights.js";
+import { area, dots, element, line, rule } from "./lib/chart.js";
+import { bisect, keepingLast, legendre, linspace, sum } from "./lib/numerics.js";
+import { panel } from "./lib/panel.js";
+import { makeSchedule } from "./lib/schedules.js";
+import { drawnWeight, recipeSchedule, weightFall, weightOf } from "./lib/weights.js";
 
 const EXPLORED_EDGES = 8192; // as vdm_lite.augmentation
 const EXPLORED_POWERS = [-6, 3];

@@ -1,8 +1,8 @@
 // Chapter 1: the two costs of q and its gap, on the linear VAE with one latent.
-import { area, bars, line, text } from "./chart.js";
-import { normalDensity, normalKl } from "./gaussian.js";
-import { linspace } from "./numerics.js";
-import { panel } from "./panel.js";
+import { area, bars, line, text } from "./lib/chart.js";
+import { normalDensity, normalKl } from "./lib/gaussian.js";
+import { linspace } from "./lib/numerics.js";
+import { panel } from "./lib/panel.js";
 
 const VAE_LATENTS = linspace(-3, 4, 281);
 const VAE_HEIGHTS = [1, 2, 4.4]; // tops of the axes, in steps: an axis that follows hides the change

@@ -1,10 +1,10 @@
 // Six outputs of one denoiser: any of them gives the others (chapter 8).
 
-import { bars, dots, element, format, line, rule, text } from "./chart.js";
-import { alpha, sigma } from "./gaussian.js";
-import { denoise, energy } from "./mixtures.js";
-import { keepingLast, linspace, sigmoid } from "./numerics.js";
-import { panel, readNumber } from "./panel.js";
+import { bars, dots, element, format, line, rule, text } from "./lib/chart.js";
+import { alpha, sigma } from "./lib/gaussian.js";
+import { denoise, energy } from "./lib/mixtures.js";
+import { keepingLast, linspace, sigmoid } from "./lib/numerics.js";
+import { panel, readNumber } from "./lib/panel.js";
 
 export const OUTPUTS = ["image", "noise", "score", "velocity", "flow", "edm"];
 

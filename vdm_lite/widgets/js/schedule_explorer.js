@@ -1,11 +1,11 @@
 // Chapters 4 and 7: choose or draw a schedule; the area stays, the variance does not.
-import { area, format, line, rule, text } from "./chart.js";
-import { bestNoiseError, diffusionLimit, tabulated } from "./costs.js";
-import { alpha, sigma } from "./gaussian.js";
-import { fourthMoment, TWO_BUMPS } from "./mixtures.js";
-import { bisect, keepingLast, legendre, linspace, sum } from "./numerics.js";
-import { panel } from "./panel.js";
-import { makeSchedule, scheduleOf } from "./schedules.js";
+import { area, format, line, rule, text } from "./lib/chart.js";
+import { bestNoiseError, diffusionLimit, tabulated } from "./lib/costs.js";
+import { alpha, sigma } from "./lib/gaussian.js";
+import { fourthMoment, TWO_BUMPS } from "./lib/mixtures.js";
+import { bisect, keepingLast, legendre, linspace, sum } from "./lib/numerics.js";
+import { panel } from "./lib/panel.js";
+import { makeSchedule, scheduleOf } from "./lib/schedules.js";
 
 const DRAWN = "drawn";
 const SHARE_GAP = 0.02; // the least share of the way between two neighboring points

@@ -1,9 +1,9 @@
 // Chapter 4: the top-down posterior q(z_s | z_t, x), for one pixel and for an image.
-import { area, bars, line } from "./chart.js";
-import { alpha, normalDensity, posterior, removed, sigma, transition } from "./gaussian.js";
-import { generator, linspace } from "./numerics.js";
-import { panel } from "./panel.js";
-import { makeSchedule } from "./schedules.js";
+import { area, bars, line } from "./lib/chart.js";
+import { alpha, normalDensity, posterior, removed, sigma, transition } from "./lib/gaussian.js";
+import { generator, linspace } from "./lib/numerics.js";
+import { panel } from "./lib/panel.js";
+import { makeSchedule } from "./lib/schedules.js";
 
 const POSTERIOR_STEP = 0.01; // the shortest step from s to t that the sliders allow
 const POSTERIOR_RANGE = [-3.5, 3.5];

@@ -1,9 +1,9 @@
 // Chapter 6: rectangles under an error curve, and the gap to infinitely many layers.
-import { area, dots, line } from "./chart.js";
-import { bestNoiseError, depthRate, diffusionCost, diffusionLimit, tabulated } from "./costs.js";
-import { keepingLast, legendre, linspace } from "./numerics.js";
-import { panel } from "./panel.js";
-import { makeSchedule } from "./schedules.js";
+import { area, dots, line } from "./lib/chart.js";
+import { bestNoiseError, depthRate, diffusionCost, diffusionLimit, tabulated } from "./lib/costs.js";
+import { keepingLast, legendre, linspace } from "./lib/numerics.js";
+import { panel } from "./lib/panel.js";
+import { makeSchedule } from "./lib/schedules.js";
 
 const VARIANCE = 2.5; // of the Gaussian data
 const BELIEF = 3; // where the wrong denoiser believes x to be, or at the opposite

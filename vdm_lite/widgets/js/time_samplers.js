@@ -1,11 +1,11 @@
 // Chapter 10: the loss of a batch of the two-bump toy under five samplers of the times.
 
-import { area, format, line, rule, text } from "./chart.js";
-import { alpha, sigma } from "./gaussian.js";
-import { TWO_BUMPS } from "./mixtures.js";
-import { generator, legendre, normalNodes } from "./numerics.js";
-import { panel } from "./panel.js";
-import { makeSchedule } from "./schedules.js";
+import { area, format, line, rule, text } from "./lib/chart.js";
+import { alpha, sigma } from "./lib/gaussian.js";
+import { TWO_BUMPS } from "./lib/mixtures.js";
+import { generator, legendre, normalNodes } from "./lib/numerics.js";
+import { panel } from "./lib/panel.js";
+import { makeSchedule } from "./lib/schedules.js";
 
 export const SAMPLER_NAMES = [
   "uniform",

@@ -1,6 +1,6 @@
 // Chapter 3: which arrows an inference model needs, on the linear toy with z1a, z1b and z2.
-import { element, line, rule } from "./chart.js";
-import { panel } from "./panel.js";
+import { element, line, rule } from "./lib/chart.js";
+import { panel } from "./lib/panel.js";
 
 const GRAPH_DIFFERENCE = 1e-4; // the step of the differences in the search
 const GRAPH_NET = [-3, -1, -0.3, 0.3, 1, 3]; // weights of a link to start from

@@ -1,8 +1,8 @@
 // Chapter 5: the three costs of the 8-level toy, for any depth and any end points.
-import { area, bars, format, line, rule, text } from "./chart.js";
-import { bestNoiseError, diffusionCost, diffusionLimit, overLevels } from "./costs.js";
-import { keepingLast, linspace, normalNodes, sigmoid, softplus, sum } from "./numerics.js";
-import { panel } from "./panel.js";
+import { area, bars, format, line, rule, text } from "./lib/chart.js";
+import { bestNoiseError, diffusionCost, diffusionLimit, overLevels } from "./lib/costs.js";
+import { keepingLast, linspace, normalNodes, sigmoid, softplus, sum } from "./lib/numerics.js";
+import { panel } from "./lib/panel.js";
 
 const COST_TERMS = [
   { key: "prior", color: "prior", opacity: 0.8 },

@@ -1,10 +1,10 @@
 // Chapter 12: the trained denoiser, sampled on the page or in the kernel, step by step.
 
-import { bars, element, freshKey, rule } from "./chart.js";
-import { counterNormals } from "./counter.js";
-import { alpha, sigma } from "./gaussian.js";
-import { sum } from "./numerics.js";
-import { panel } from "./panel.js";
+import { bars, element, freshKey, rule } from "./lib/chart.js";
+import { counterNormals } from "./lib/counter.js";
+import { alpha, sigma } from "./lib/gaussian.js";
+import { sum } from "./lib/numerics.js";
+import { panel } from "./lib/panel.js";
 import {
   STEP_FORMS,
   clipImage,
@@ -15,8 +15,8 @@ import {
   stepBits,
   stepBy,
   stepRule,
-} from "./sampling.js";
-import { makeSchedule } from "./schedules.js";
+} from "./lib/sampling.js";
+import { makeSchedule } from "./lib/schedules.js";
 
 const PICTURE_SIDE = 28;
 const PICTURE_SIZE = PICTURE_SIDE ** 2;
@@ -122,7 +122,7 @@ function megabytes(bytes) {
 }
 
 async function startWorker(tell) {
-  const worker = new Worker(new URL("denoiser_worker.js", import.meta.url), { type: "module" });
+  const worker = new Worker(new URL("lib/denoiser_worker.js", import.meta.url), { type: "module" });
   const waiting = new Map();
   let asked = 0;
   const ask = (question) =>
