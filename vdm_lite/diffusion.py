@@ -8,20 +8,46 @@ Everything it returns is per example and in nats; the caller reduces.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from vdm_lite import checks, elbo, parameterization, times, weighting
-from vdm_lite.elbo import Elbo
+from vdm_lite import checks
+from vdm_lite import weighting as weightings
+from vdm_lite.elbo import Elbo, layer_weight, prior
 from vdm_lite.gaussian import alpha, as_weights, diffuse, expand, sum_except_batch
 from vdm_lite.likelihood import Discretized, Gaussian
-from vdm_lite.parameterization import NOISE, Parameterization, Prediction, require_row
+from vdm_lite.parameterization import (
+    NOISE,
+    Parameterization,
+    Prediction,
+    determinant,
+    require_row,
+    solve,
+    target,
+)
 from vdm_lite.randomness import Generator, normal_like
 from vdm_lite.schedules import Linear, Schedule, rate, require_falling
-from vdm_lite.times import FORM, TimeSampler, require_times
+from vdm_lite.times import FORM, TimeSampler, low_discrepancy, require_times
 from vdm_lite.weighting import Weighting, require_weights
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
+
+
+class Costs(NamedTuple):
+    """What a loss is made of, (B,) each: times, their density, the cost at each time in nats.
+
+    A sampler that learns wants the cost before the division by the density.
+    """
+
+    t: Tensor
+    p: Tensor
+    cost: Tensor
+
+    @property
+    def loss(self) -> Tensor:
+        """``cost / p``, an unbiased estimate of the integral over t: (B,) (eq-importance)."""
+        return self.cost / self.p
 
 
 def require_model(model: "VariationalDiffusion") -> None:
@@ -62,22 +88,35 @@ class VariationalDiffusion(nn.Module):
         """Estimates of x and eps from latents ``z`` (B, ...) at levels () or (B,)."""
         z, logsnr = as_weights(z, self.denoiser), as_weights(logsnr, self.denoiser)
         y = self._output(z, logsnr)
-        return parameterization.solve(self.parameterization, y, z, logsnr)
+        return solve(self.parameterization, y, z, logsnr)
 
     def loss(
         self,
         data: Tensor,
-        weighting: Weighting = weighting.elbo,
-        times: TimeSampler = times.low_discrepancy,
+        weighting: Weighting = weightings.elbo,
+        times: TimeSampler = low_discrepancy,
         generator: Generator = None,
     ) -> Tensor:
         """One-sample estimate of the weighted loss (eq-continuous-loss), in nats: (B,).
 
         ``1/2 w(lambda_t) (-dlambda/dt) ||eps - eps_hat||^2 / p(t)`` with t ~ p from ``times``. With
-        the default weight it estimates the diffusion term of the continuous-time bound. A sampler
-        that learns (``times.Adaptive``) is shown the cost before the division. Raises
-        ``ValueError`` for a weight that is negative or not finite, and, on a CPU, for a denoiser
-        that returns NaN.
+        the default weight it estimates the diffusion term of the continuous-time bound. Raises
+        ``ValueError`` as :meth:`costs` does, of which it is the quotient.
+        """
+        return self.costs(data, weighting, times, generator).loss
+
+    def costs(
+        self,
+        data: Tensor,
+        weighting: Weighting = weightings.elbo,
+        times: TimeSampler = low_discrepancy,
+        generator: Generator = None,
+    ) -> Costs:
+        """Times drawn for the examples, and ``1/2 w(lambda_t) (-dlambda/dt) ||eps - eps_hat||^2``.
+
+        A sampler that learns is not told: whoever chose it shows it what was found,
+        ``times.observe(costs.t, costs.cost)``. Raises ``ValueError`` for a weight that is negative
+        or not finite, and, on a CPU, for a denoiser that returns NaN.
         """
         checks.function("weighting", weighting, "logsnr -> w")
         checks.function("times", times, FORM)
@@ -87,10 +126,7 @@ class VariationalDiffusion(nn.Module):
         logsnr, slope = rate(self.schedule, t)
         w = weighting(logsnr)
         require_weights(w, logsnr)
-        cost = -0.5 * w * slope * self._noise_error(x, logsnr, generator)
-        if hasattr(times, "observe"):
-            times.observe(t, cost)
-        return cost / p
+        return Costs(t, p, -0.5 * w * slope * self._noise_error(x, logsnr, generator))
 
     def elbo(self, data: Tensor, steps: int | None = None, generator: Generator = None) -> Elbo:
         """One-sample estimate of the three costs, in nats, (B,) each (eq-elbo-three-terms).
@@ -107,7 +143,7 @@ class VariationalDiffusion(nn.Module):
             diffusion = self.loss(data, generator=generator)
         else:
             diffusion = self._layer(x, steps, generator)
-        return Elbo(elbo.prior(x, logsnr_1), reconstruction, diffusion)
+        return Elbo(prior(x, logsnr_1), reconstruction, diffusion)
 
     def _encode(self, data: Tensor) -> Tensor:
         """Data as x, in the dtype of the denoiser's weights."""
@@ -116,20 +152,19 @@ class VariationalDiffusion(nn.Module):
     def _layer(self, x: Tensor, steps: int, generator: Generator) -> Tensor:
         """The cost of one layer i of T, drawn for each example, times T: (B,)."""
         steps = checks.count("steps", steps)
-        t, _ = times.low_discrepancy(len(x), generator, x.device, x.dtype)
+        t, _ = low_discrepancy(len(x), generator, x.device, x.dtype)
         i = (t * steps).floor().clamp(max=steps - 1) + 1
         logsnr_s, logsnr_t = self.schedule((i - 1) / steps), self.schedule(i / steps)
-        factor = elbo.layer_weight(steps, logsnr_s, logsnr_t)
+        factor = layer_weight(steps, logsnr_s, logsnr_t)
         return factor * self._noise_error(x, logsnr_t, generator)
 
     def _noise_error(self, x: Tensor, logsnr: Tensor, generator: Generator) -> Tensor:
         """``||eps - eps_hat||^2 = (alpha / determinant)^2 ||y - y_hat||^2``: (B,)."""
         eps = normal_like(x, generator)
         z = diffuse(x, logsnr, eps)
-        wanted = parameterization.target(self.parameterization, x, eps, logsnr)
-        error = sum_except_batch((wanted - self._output(z, logsnr)).square())
-        determinant = parameterization.determinant(self.parameterization, logsnr)
-        return (alpha(logsnr) / determinant).square() * error
+        y = target(self.parameterization, x, eps, logsnr)
+        error = sum_except_batch((y - self._output(z, logsnr)).square())
+        return (alpha(logsnr) / determinant(self.parameterization, logsnr)).square() * error
 
     def _output(self, z: Tensor, logsnr: Tensor) -> Tensor:
         checks.examples("z", z)

@@ -10,8 +10,7 @@ batch hang together. ``Importance`` and ``Adaptive`` warp such a batch to anothe
 and keeps this process's share, which spans all times.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial, wraps
 from typing import NamedTuple
 
@@ -133,8 +132,7 @@ class Importance:
     trained further the times stay where they are, and ``p`` stays right. ``base`` draws the times
     that are warped.
 
-    Raises ``ValueError`` for a density that is negative, not finite, or of another integral, and
-    for a base that learns.
+    Raises ``ValueError`` for a density that is negative, not finite, or of another integral.
     """
 
     def __init__(
@@ -145,7 +143,7 @@ class Importance:
         bins: int = 1000,
     ) -> None:
         bins = checks.count("bins", bins)
-        _check_base(base)
+        checks.function("base", base, FORM)
         low, high = ends(schedule)
         total = _integral("density(logsnr)", density, low, high)
         span = f"an integral of 1 over [{low:.4g}, {high:.4g}]"
@@ -175,12 +173,12 @@ class Adaptive(nn.Module):
     (eq-minimum-variance). A share ``floor`` of the times stays uniform, so that no piece is
     forgotten. ``base`` draws the times that are warped.
 
-    It learns in training mode, as batch normalization does: the loss calls :meth:`observe`.
-    ``training.fit(..., keep=sampler)`` writes its state into the checkpoint, and lets it learn from
-    the parts of a batch :meth:`together`. Best kept on the device of the model; between processes
-    on GPUs it has to be there.
+    It learns from what it is shown, see :meth:`observe`, in training mode, as batch normalization
+    does. ``training.fit(..., loss=partial(model.costs, times=sampler), keep=sampler)`` shows it the
+    costs of each step and writes its state into the checkpoint. Best kept on the device of the
+    model; between processes on GPUs it has to be there.
 
-    Raises ``ValueError`` for numbers out of range and for a base that learns.
+    Raises ``ValueError`` for numbers out of range.
     """
 
     floor = 0.01
@@ -198,9 +196,8 @@ class Adaptive(nn.Module):
         moment = checks.count("moment", moment, most=2)
         checks.positive_number("decay", decay)
         checks.require(decay < 1, "decay", "a number between 0 and 1", decay)
-        _check_base(base)
+        checks.function("base", base, FORM)
         self.moment, self.base, self.decay = moment, base, decay
-        self.waiting: list[Tensor] | None = None
         self.register_buffer("total", torch.zeros(bins))
         self.register_buffer("visits", torch.zeros(bins))
         self.register_buffer("presumed", torch.tensor(float(self.extra)))
@@ -235,8 +232,9 @@ class Adaptive(nn.Module):
     def observe(self, t: Tensor, cost: Tensor) -> None:
         """Learn the costs (n,), before any division by p, that were met at the times ``t`` (n,).
 
-        Where ``torch.distributed`` runs, the costs of all processes are summed: every process has
-        to call, or those that do wait for the others.
+        Those of a batch that is worked through in parts belong in one call: each call forgets some
+        of the past. Where ``torch.distributed`` runs, the costs of all processes are summed: every
+        process has to call, or those that do wait for the others.
         """
         if not self.training:
             return
@@ -245,40 +243,11 @@ class Adaptive(nn.Module):
         seen = torch.stack([torch.zeros_like(self.total)] * 2)
         seen[0].index_add_(0, bins, powers)
         seen[1].index_add_(0, bins, torch.ones_like(powers))
-        if self.waiting is None:
-            self._learn(seen)
-        else:
-            self.waiting.append(seen)
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """Learn what is observed inside as one observation, at the end; nothing if that fails.
-
-        For a batch that is worked through in parts: all of them draw from one density, and the past
-        is forgotten once.
-        """
-        self.waiting = waiting = []
-        try:
-            yield
-        finally:
-            self.waiting = None
-        if waiting:
-            self._learn(sum(waiting))
-
-    def _learn(self, seen: Tensor) -> None:
-        """Take in the sums of powers and the visits of each bin, (2, bins)."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(seen)  # every process keeps the same density
         self.total.mul_(self.decay).add_(seen[0])
         self.visits.mul_(self.decay).add_(seen[1])
         self.presumed.mul_(self.decay)
-
-
-def _check_base(base: TimeSampler) -> None:
-    """A base that learns would never be shown the costs: the loss knows the outer sampler alone."""
-    checks.function("base", base, FORM)
-    learns = hasattr(base, "observe")
-    checks.require(not learns, "base", "a sampler that does not learn", type(base).__name__)
 
 
 def _integral(argument: str, f: Density, low: float, high: float) -> float:

@@ -449,7 +449,9 @@ def variance_of(sampler: Adaptive) -> float:
 def learn(sampler: Adaptive, updates: int, batch: int, seed: int) -> float:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(updates):
-        EXACT.loss(TWO_BUMPS.sample(batch, generator), times=sampler, generator=generator)
+        x = TWO_BUMPS.sample(batch, generator)
+        t, _, cost = EXACT.costs(x, times=sampler, generator=generator)
+        sampler.observe(t, cost)
     return variance_of(sampler)
 
 

@@ -137,6 +137,12 @@ def test_a_base_with_strata_keeps_them():
     assert below.sort().values.diff().sub(1 / 64).abs().max() < 1e-4
 
 
+def show(sampler, model, x, generator) -> None:
+    """Let a sampler that learns draw times for a batch, and show it the costs."""
+    t, _, cost = model.costs(x, times=sampler, generator=generator)
+    sampler.observe(t, cost)
+
+
 def exact_model() -> VariationalDiffusion:
     return VariationalDiffusion(TWO_BUMPS.denoise, ENDS, IMAGE)
 
@@ -216,7 +222,7 @@ def test_an_adaptive_sampler_is_never_much_worse_than_uniform(moment):
     square = square.view(100, 5).mean(1)
     sampler, g = Adaptive(moment=moment), generator(moment)
     for _ in range(30):
-        exact_model().loss(TWO_BUMPS.sample(64, g), times=sampler, generator=g)
+        show(sampler, exact_model(), TWO_BUMPS.sample(64, g), g)
         variance = (square / (100 * sampler.masses())).mean() - 3.79686**2
         assert variance < 1.1 * 76.6
     assert variance < 0.95 * 76.6
@@ -232,26 +238,18 @@ def test_adaptive_forgets_at_its_rate_and_only_in_training():
     assert [buffer.item() for buffer in sampler.buffers()] == before
 
 
-def test_what_is_observed_together_is_one_observation():
-    """The density stays until the end; if that is not reached, for good."""
-    t, cost = torch.tensor([0.1, 0.3, 0.6, 0.7]), torch.tensor([1.0, 3.0, 2.0, 5.0])
-    whole, parts = trained(2), trained(2)
-    before = parts.masses()
-    whole.observe(t, cost)
-    with parts.together():
-        for rows in (slice(0, 4, 2), slice(1, 4, 2)):
-            parts.observe(t[rows], cost[rows])
-            assert torch.equal(parts.masses(), before)
-    torch.testing.assert_close([*parts.buffers()], [*whole.buffers()])
-    found = parts.masses()
-    with pytest.raises(InterruptedError), parts.together():
-        parts.observe(t, cost)
-        raise InterruptedError
-    with parts.eval().together():
-        parts.observe(t, cost)
-    assert torch.equal(parts.masses(), found)
-    parts.train().observe(t, cost)
-    assert not torch.equal(parts.masses(), found)
+def test_a_loss_is_a_quotient_that_nobody_learns_from():
+    """Costs are pure: neither they nor the loss change the sampler, and both draw the same."""
+    sampler, model, x = trained(2).train(), exact_model(), TWO_BUMPS.sample(5, generator())
+    before = sampler.masses()
+    costs = model.costs(x, times=sampler, generator=generator(1))
+    loss = model.loss(x, times=sampler, generator=generator(1))
+    assert torch.equal(loss, costs.cost / costs.p) and torch.equal(loss, costs.loss)
+    assert torch.equal(costs.t, sampler(5, generator(1), dtype=F64).t)
+    assert not torch.equal(costs.p, torch.ones(5))
+    assert torch.equal(sampler.masses(), before)
+    sampler.observe(costs.t, costs.cost)
+    assert not torch.equal(sampler.masses(), before)
 
 
 @pytest.mark.parametrize(("moment", "target"), [(1, SECOND), (2, FOURTH)])
@@ -259,7 +257,7 @@ def test_adaptive_learns_the_density_of_the_theory(moment, target):
     """Shown exact losses of the two-bump toy, it finds what quadrature computes."""
     sampler, model, g = Adaptive(bins=20, moment=moment, decay=0.9999), exact_model(), generator()
     for _ in range(300):
-        model.loss(TWO_BUMPS.sample(4096, g), times=sampler, generator=g)
+        show(sampler, model, TWO_BUMPS.sample(4096, g), g)
     want = Importance(target, ENDS, bins=20).masses
     got = sampler.masses().double()
     # Bins of almost no cost keep a trace of the visits presumed at the average cost.
@@ -320,13 +318,13 @@ def test_adaptive_agrees_between_two_processes(tmp_path):
         (lambda: Importance(lambda lam: sloped(lam)[:1], ENDS), r"density\(logsnr\)"),
         (lambda: Importance(sloped, ENDS, bins=0), "bins"),
         (lambda: Importance(sloped, lambda t: 2 * t), "schedule"),
-        (lambda: Importance(sloped, ENDS, Adaptive()), "base"),
+        (lambda: Importance(sloped, ENDS, Adaptive), "base"),
         (lambda: normalized(torch.zeros_like, ENDS), "f"),
         (lambda: normalized(lambda lam: -sloped(lam), ENDS), r"f\(logsnr\)"),
         (lambda: Adaptive(bins=0), "bins"),
         (lambda: Adaptive(moment=3), "moment"),
         (lambda: Adaptive(decay=1.0), "decay"),
-        (lambda: Adaptive(base=Adaptive()), "base"),
+        (lambda: Adaptive(base=Adaptive), "base"),
     ],
 )
 def test_bad_input_is_named(call, argument):

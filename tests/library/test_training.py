@@ -222,7 +222,7 @@ def test_parts_of_a_batch_make_the_whole_with_adaptive_times(schedule):
     runs = []
     for parts in (1, 4):
         m, sampler = VariationalDiffusion(nn_without_dropout(), deepcopy(schedule)), Adaptive(8)
-        loss = partial(m.loss, times=sampler)
+        loss = partial(m.costs, times=sampler)
         steps = [*run(m, steps=5, loss=loss, keep=sampler, accumulate=parts)]
         runs.append(([s.loss for s in steps], [*sampler.buffers(), *m.parameters()]))
     (losses, whole), (by_parts, sums) = runs
@@ -251,6 +251,24 @@ def test_split_weights_and_a_learned_schedule_are_refused():
         assert [s.step for s in start(Linear())] == [1]
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_a_step_that_fails_teaches_nothing(parts):
+    """Not even what its parts cost before the one that was not finite."""
+
+    def loss(batch, generator):
+        calls.append(sampler.masses())
+        costs = m.costs(batch, times=sampler, generator=generator)
+        return costs._replace(cost=costs.cost * float("nan")) if len(calls) == 3 * parts else costs
+
+    m, sampler, calls = nodrop(), Adaptive(8), []
+    with pytest.raises(FloatingPointError, match="step 3"):
+        list(run(m, steps=5, loss=loss, keep=sampler, accumulate=parts))
+    steps = torch.stack(calls).view(3, parts, 8)
+    assert torch.equal(steps, steps[:, :1].expand_as(steps))  # one density in a step
+    assert not torch.equal(steps[0, 0], steps[1, 0]) and not torch.equal(steps[1, 0], steps[2, 0])
+    assert torch.equal(sampler.masses(), steps[2, 0])
 
 
 def test_every_step_trains_even_if_the_reader_evaluates_in_between():
@@ -327,6 +345,8 @@ def test_epochs_are_shuffled_differently():
         ({"data": torch.empty(0, 2)}, r"data: expected a batch .* got shape \(0, 2\)"),
         ({"data": [1, 2]}, "data: expected a tensor .* got list"),
         ({"model": nn.Identity()}, "model: expected trainable weights, got none"),
+        ({"keep": nn.Identity()}, r"keep: expected a module with \.observe, .* got Identity"),
+        ({"keep": Adaptive()}, "loss: expected Costs, as keep learns from them, got Tensor"),
         (
             {"loss": lambda batch, generator: batch.mean()},
             r"loss: expected shape \(16,\), got \(\)",
@@ -387,7 +407,7 @@ def test_learned_schedule_and_adaptive_times_resume_bit_for_bit(tmp_path):
         return VariationalDiffusion(nn_without_dropout(), Learned(train_ends=True)), sampler
 
     def go(m, sampler, steps, file):
-        loss = partial(m.loss, times=sampler)
+        loss = partial(m.costs, times=sampler)
         return list(run(m, steps=steps, loss=loss, keep=sampler, checkpoint=file))
 
     (whole, sampler), (part, part_sampler), (rest, rest_sampler) = start(), start(), start()

@@ -129,7 +129,7 @@ def _fit(
             return model.elbo(batch, generator=generator).nelbo
     else:
         weighting = options.WEIGHTINGS[given.weighting]
-        loss = partial(model.loss, weighting=weighting, times=sampler)
+        loss = partial(model.costs, weighting=weighting, times=sampler)
     return fit(
         model,
         images,

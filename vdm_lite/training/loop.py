@@ -4,7 +4,6 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +13,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vdm_lite import checks
+from vdm_lite.diffusion import Costs
 from vdm_lite.gaussian import working_dtype
 from vdm_lite.progress import bar
 from vdm_lite.randomness import Generator, Share
 from vdm_lite.schedules import Learned
-from vdm_lite.times import Adaptive
 from vdm_lite.training import checkpoints, shards
 from vdm_lite.training.checkpoints import CheckpointError
 from vdm_lite.training.engine import ALONE, ElsewhereError, Engine, first
@@ -110,17 +109,22 @@ def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 class Objective(nn.Module):
     """The loss as a module, as engines want it: its forward is ``loss(batch, generator=...)``."""
 
-    def __init__(self, model: nn.Module, loss: Callable[..., Tensor]) -> None:
+    def __init__(self, model: nn.Module, loss: Callable[..., Tensor | Costs]) -> None:
         super().__init__()
         self.model, self.loss = model, loss
 
-    def forward(self, batch: Tensor, generator: Generator) -> Tensor:
+    def forward(self, batch: Tensor, generator: Generator) -> Tensor | Costs:
         with checks.read_later():  # `fit` reads the loss, once in a step and in all processes
-            loss = self.loss(batch, generator=generator)
-        checks.require(isinstance(loss, Tensor), "loss", "a tensor (B,)", checks.described(loss))
-        one_each = loss.shape == batch.shape[:1]
-        checks.require(one_each, "loss", f"shape ({len(batch)},)", tuple(loss.shape))
-        return loss
+            return self.loss(batch, generator=generator)
+
+
+def _per_example(found: Tensor | Costs, batch: Tensor) -> Tensor:
+    """The losses (B,) of a batch."""
+    loss = found.loss if isinstance(found, Costs) else found
+    checks.require(isinstance(loss, Tensor), "loss", "a tensor (B,)", checks.described(loss))
+    one_each = loss.shape == batch.shape[:1]
+    checks.require(one_each, "loss", f"shape ({len(batch)},)", tuple(loss.shape))
+    return loss
 
 
 def _groups(weights: list[nn.Parameter]) -> list[dict[str, Any]]:
@@ -163,7 +167,7 @@ def fit(
     clip: float = 1.0,
     ema_decay: float = 0.999,
     seed: int = 0,
-    loss: Callable[..., Tensor] | None = None,
+    loss: Callable[..., Tensor | Costs] | None = None,
     keep: nn.Module | None = None,
     checkpoint: str | os.PathLike | None = None,
     every: int = 500,
@@ -181,8 +185,9 @@ def fit(
     are clipped to norm ``clip``; weights are averaged with ``ema_decay``. A learned schedule's
     inner weights get a gradient of their own, see :func:`backward`. ``loss`` replaces
     ``model.loss``: ``partial(model.loss, weighting=w)``, say.
-    ``keep`` is a module whose buffers belong to the run, such as a sampler of times that learns
-    (``times.Adaptive``), which is then shown the costs of a step all at once.
+    ``keep`` is a sampler of times that learns (``times.Adaptive``). Its buffers belong to the run,
+    and after each step it is shown all costs of that step at once; for it ``loss`` returns them,
+    ``partial(model.costs, times=keep)``, in the place of their quotients.
     ``data`` may lie on any device: batches go to the model's, floats in the model's dtype.
 
     ``fabric`` is an engine: a ``lightning.fabric.Fabric`` that was launched trains on its devices.
@@ -240,7 +245,7 @@ def fit(
 def _check(
     model: nn.Module,
     data: Tensor,
-    loss: Callable[..., Tensor] | None,
+    loss: Callable[..., Tensor | Costs] | None,
     keep: nn.Module | None,
     stop: Callable[[], bool] | None,
 ) -> None:
@@ -255,6 +260,8 @@ def _check(
     working_dtype(model)  # for its check
     kept = keep is None or isinstance(keep, nn.Module)
     checks.require(kept, "keep", "a module or None", checks.described(keep))
+    if keep is not None:
+        checks.has("keep", keep, ["observe"], "a module with .observe, such as a times.Adaptive")
     if stop is not None:
         checks.function("stop", stop, "() -> bool")
     checks.require(isinstance(data, Tensor), "data", "a tensor (N, ...)", type(data).__name__)
@@ -316,7 +323,7 @@ class _Run:
     def __init__(
         self,
         model: nn.Module,
-        loss: Callable[..., Tensor],
+        loss: Callable[..., Tensor | Costs],
         keep: nn.Module | None,
         settings: dict[str, Any],
         steps: int,
@@ -325,7 +332,8 @@ class _Run:
     ) -> None:
         # Through JSON at once: what cannot be written fails here, not at the first checkpoint.
         self.settings = json.loads(checkpoints.to_json(settings))
-        self.model, self.keep, self.fabric = model, keep or nn.Module(), fabric
+        self.model, self.keep, self.fabric = model, keep, fabric
+        self.seen: list[tuple[Tensor, Tensor]] = []
         self.ema = averaged(model, settings["ema_decay"])  # first: pieces cannot be copied
         self.objective = fabric.setup_module(Objective(model, loss))  # may move and split it
         shards.split_alike(self.ema.module, model)
@@ -349,9 +357,7 @@ class _Run:
         self.model.train()
         self.optimizer.zero_grad()
         before = self.generator.get_state()
-        kept = {name: t.clone() for name, t in self.keep.state_dict().items()}
-        with self.learning_together():
-            mean = backward(self.model, self.losses(data, before), self.accumulate, self.fabric)
+        mean = backward(self.model, self.losses(data, before), self.accumulate, self.fabric)
         norm = shards.whole(nn.utils.clip_grad_norm_(self.weights, self.settings["clip"]))
         asked = torch.full_like(mean, stop is not None and stop())
         asked = self.fabric.all_reduce(asked, reduce_op="sum")
@@ -360,27 +366,21 @@ class _Run:
         self.stopped = asked > 0
         if not math.isfinite(self.loss + self.grad_norm):
             self.generator.set_state(before)
-            self.keep.load_state_dict(kept)
             self.fail(data, checkpoint)
         self.rate = self.next_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         self.stepper.step()
         self.ema.update_parameters(self.model)
+        if self.keep is not None:  # now, all at once: every part drew from one density
+            self.keep.observe(*map(torch.cat, zip(*self.seen, strict=True)))
         self.step += 1
-
-    def learning_together(self) -> ExitStack:
-        """While it is open, samplers of times wait with what they learn from the parts."""
-        stack = ExitStack()
-        for module in self.keep.modules():
-            if isinstance(module, Adaptive):
-                stack.enter_context(module.together())
-        return stack
 
     def losses(self, data: Tensor, before: Tensor) -> Iterator[Tensor]:
         """The losses of this process's parts of the batch, one after the other."""
         ranks, rank = self.fabric.world_size, self.fabric.global_rank
         batch = self.batch(data)
+        self.seen.clear()
         for i in range(self.accumulate):
             # Every part draws the whole batch's numbers, from the same state, and keeps its own.
             self.generator.set_state(before)
@@ -388,7 +388,17 @@ class _Run:
             generator = share if share.shares > 1 else self.generator
             last = i == self.accumulate - 1
             with self.fabric.no_backward_sync(self.objective, enabled=not last):
-                yield self.objective(share.rows(batch), generator)
+                part = share.rows(batch)
+                found = self.objective(part, generator)
+                if self.keep is not None:
+                    self.note(found)
+                yield _per_example(found, part)
+
+    def note(self, found: Tensor | Costs) -> None:
+        """What the sampler that learns will be shown when the step is done."""
+        given = checks.described(found)
+        checks.require(isinstance(found, Costs), "loss", "Costs, as keep learns from them", given)
+        self.seen.append((found.t, found.cost.detach()))
 
     def batch(self, data: Tensor) -> Tensor:
         """The whole batch of this step, for all processes."""
@@ -424,12 +434,16 @@ class _Run:
             ema=checkpoints.weights_of(self.ema.module),
             optimizer=checkpoints.optimizer_state(self.optimizer),
             rng=checkpoints.random_states(self.generator),
-            keep=self.keep.state_dict(),
+            keep=self.kept().state_dict(),
         )
         tensors = {name: shards.whole(t).cpu() for name, t in (tensors | more).items()}
         numbers = {name: getattr(self, name) for name in NUMBERS}
         metadata = {**self.settings, **numbers}
         first(self.fabric, lambda: checkpoints.write(path, tensors, metadata))
+
+    def kept(self) -> nn.Module:
+        """What is written beside the model."""
+        return nn.Module() if self.keep is None else self.keep
 
     def load(self, path: str | os.PathLike) -> None:
         tensors, metadata = checkpoints.read(path)
@@ -441,7 +455,7 @@ class _Run:
         # Whatever can be refused is refused before anything is changed.
         random_states = checkpoints.part(tensors, "rng")
         checkpoints.check_random_states(self.generator, random_states, path)
-        modules = {"model": self.model, "ema": self.ema.module, "keep": self.keep}
+        modules = {"model": self.model, "ema": self.ema.module, "keep": self.kept()}
         for name, module in modules.items():
             checkpoints.check_weights(module, checkpoints.part(tensors, name), path)
         for name, module in modules.items():
