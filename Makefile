@@ -1,4 +1,4 @@
-# Needs Python 3.11 or newer, make and a package index. With npm the site hosts MathJax itself.
+# Needs Python 3.11 or newer, make and a package index. With npm the formulas are set when the book is built.
 PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin

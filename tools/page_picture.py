@@ -34,7 +34,7 @@ def main() -> None:
         )
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         page.goto(f"{site}/{PAGE}", wait_until="networkidle")
-        page.evaluate("window.MathJax.startup.promise")
+        page.evaluate("document.fonts.ready.then(() => true)")
         figure = page.locator("figure").nth(1)
         figure.evaluate("figure => window.scrollTo(0, figure.offsetTop - 250)")
         page.wait_for_timeout(2000)

@@ -1,5 +1,6 @@
 """The built site in headless Chromium: console, requests, mathematics, links, phones, themes."""
 
+import copy
 import functools
 from collections.abc import Iterator
 from urllib.parse import unquote, urljoin, urlsplit
@@ -16,6 +17,8 @@ PAGES = sorted(
     if path.relative_to(SITE).parts[0] not in ("_static", "_sources")
 )
 CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
+
+MATHEMATICS = SITE / "_static" / "mathematics"
 
 every_page = pytest.mark.parametrize("page", PAGES or ["index.html"])
 every_chapter = pytest.mark.parametrize("page", CHAPTERS or ["notebooks/"])
@@ -35,8 +38,11 @@ def visit(browser: Browser, address: str) -> Iterator:
     """Open pages in a context of their own."""
     contexts = []
 
-    def open_page(path: str, viewport: dict = DESKTOP, theme: str = "light") -> Visit:
+    def open_page(
+        path: str, viewport: dict = DESKTOP, theme: str = "light", before: str = ""
+    ) -> Visit:
         contexts.append(browser.new_context(viewport=viewport, color_scheme=theme))
+        contexts[-1].add_init_script(before)
         return Visit(contexts[-1].new_page(), address + path)
 
     yield open_page
@@ -55,7 +61,7 @@ def parse(page: str) -> BeautifulSoup:
 @every_page
 def test_page_is_silent_and_asks_no_other_host(visit, address, page):
     opened = visit(page)
-    if not (SITE / "_static" / "mathjax").exists():
+    if not MATHEMATICS.exists():
         missing("the site was built without npm, so it loads MathJax from a CDN")
     assert opened.complaints == []
     elsewhere = [u for u in opened.requests if not u.startswith((address, "data:", "blob:"))]
@@ -63,25 +69,84 @@ def test_page_is_silent_and_asks_no_other_host(visit, address, page):
 
 
 @every_page
-def test_mathematics_is_rendered(visit, page):
-    page_ = visit(page).page
-    assert page_.locator("mjx-merror, [data-mjx-error]").count() == 0
-    sources = page_.locator("span.math, div.math").count()
-    assert page_.locator(".math mjx-container").count() >= sources
-    text = page_.evaluate(
-        "() => { const copy = document.body.cloneNode(true);"
-        " copy.querySelectorAll('pre, code, script, mjx-container').forEach(e => e.remove());"
-        " return copy.textContent }"
+def test_mathematics_is_set_when_the_book_is_built(page):
+    article = copy.copy(parse(page).select_one("article"))
+    if article is None:
+        pytest.skip("this page leads on, or is filled by a script")
+    assert all(box.find("math") for box in article.select(".math"))
+    assert not article.select("merror, .tml-error")
+    for tag in article.select("pre, code, script, math"):
+        tag.decompose()
+    assert not any(
+        mark in article.text for mark in ("$", r"\(", r"\[", r"\mathbf", "{eq}", "{doc}")
     )
-    assert not any(mark in text for mark in ("$$", r"\(", r"\[", r"\mathbf", "{eq}", "{doc}"))
 
 
 @every_chapter
-def test_chapter_has_mathematics_and_described_figures(visit, page):
-    assert visit(page).page.locator("mjx-container").count() > 0
+def test_formulas_are_whole_and_no_tab_stops(visit, page):
+    page_ = visit(page).page
+    assert page_.locator("div.math math").count() > 0
+    assert page_.locator(".math [tabindex]").count() == 0
+    cut = page_.evaluate(
+        "() => [...document.querySelectorAll('div.math')].filter(box => box.offsetParent &&"
+        " box.scrollHeight > box.clientHeight + 1).map(box => box.id || box.textContent)"
+    )
+    assert cut == []
+
+
+@every_chapter
+def test_chapter_has_described_figures_that_keep_their_place(page):
     images = parse(page).select("article img")
     assert images
     assert [image["src"] for image in images if not image.get("alt", "").strip()] == []
+    files = [image for image in images if not image["src"].startswith("data:")]
+    assert [image["src"] for image in files if not image.get("height")] == []
+
+
+PLACES = (
+    "h2[id], h3[id], section[id]:not([id$='-content']), div.math[id], figure[id], div.exercise[id]"
+)
+LAND = """async ([places, margin]) => {
+  const frame = () => new Promise(requestAnimationFrame);
+  const missed = [];
+  for (const place of document.querySelectorAll(places)) {
+    if (!place.offsetParent) continue;
+    location.hash = place.id;
+    await frame();
+    await frame();
+    const bottom = scrollY + innerHeight > document.documentElement.scrollHeight - 2;
+    const off = place.getBoundingClientRect().top - parseFloat(margin);
+    if (!bottom && Math.abs(off) > 30) missed.push([place.id, off]);
+  }
+  return missed;
+}"""
+SHIFTS = """
+window.shifts = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifts += entry.value;
+}).observe({ type: "layout-shift", buffered: true });
+"""
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@every_page
+def test_links_land(visit, page, viewport):
+    """Within 30 px of the top, below the bar; from another page the last place of all."""
+    last = (parse(page).select(PLACES) or [{"id": ""}])[-1]["id"]
+    page_ = visit(f"{page}#{last}", viewport).page
+    bar = page_.evaluate("getComputedStyle(document.documentElement).scrollPaddingTop")
+    arrived = page_.evaluate(
+        "(id) => !id || document.getElementById(id).getBoundingClientRect().top", last
+    )
+    at_end = page_.evaluate("scrollY + innerHeight > document.documentElement.scrollHeight - 2")
+    assert at_end or arrived is True or abs(arrived - float(bar.removesuffix("px"))) <= 30
+    assert page_.evaluate(LAND, [PLACES, bar]) == []
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@every_page
+def test_nothing_moves_while_a_page_loads(visit, page, viewport):
+    assert visit(page, viewport, before=SHIFTS).page.evaluate("window.shifts") <= 0.05
 
 
 @every_page
@@ -91,7 +156,7 @@ def test_phone_needs_no_sideways_scroll(visit, page):
     # A display wider than its box starts at the box's left edge: its head can be read.
     cut = page_.evaluate(
         "() => [...document.querySelectorAll('div.math')].filter(box => box.offsetParent &&"
-        " box.querySelector('mjx-container').getBoundingClientRect().left <"
+        " box.querySelector('math').getBoundingClientRect().left <"
         " box.getBoundingClientRect().left - 1).map(box => box.id || box.textContent)"
     )
     assert cut == []
@@ -104,8 +169,7 @@ def words_for_widgets(browser: Browser, page: str, url: str, **context: bool) ->
     opened = browser.new_context(**context)
     tab = opened.new_page()
     tab.goto(url, wait_until="load")
-    if context.get("java_script_enabled", True):
-        assert tab.locator("mjx-container").count() > 0  # mathematics needs no server
+    assert tab.locator("math").count() > 0  # mathematics needs no server and no script
     words = tab.locator("[data-widget] > p").all_inner_texts()
     opened.close()
     assert len(words) == len(parse(page).select("[data-widget]"))
@@ -145,6 +209,40 @@ def test_both_themes_show_and_switch(visit):
         button.click()
         seen.append(dark.evaluate("document.documentElement.dataset.theme"))
     assert set(seen) == {"light", "dark"}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_theme_is_there_before_the_first_paint(browser, address, theme):
+    """No script of the theme has run yet: they are held back."""
+    context = browser.new_context(color_scheme=theme)
+    page = context.new_page()
+    page.route("**/*.js*", lambda route: route.abort())
+    page.goto(address + "book/index.html", wait_until="load")
+    assert page.evaluate("document.documentElement.dataset.theme") == theme
+    assert (brightness(page) < 60) == (theme == "dark")
+    context.close()
+
+
+def test_a_reference_shows_what_it_leads_to(visit):
+    page = visit("notebooks/04_forward_process.html").page
+    for kind, inside in (("#equation-", "math"), ("#fig-", "img"), ("#term-", "dd, p")):
+        page.locator(f".bd-article a.reference.internal[href*='{kind}']").first.hover()
+        page.wait_for_selector(f".preview :is({inside})")
+        page.keyboard.press("Escape")
+        assert page.locator(".preview").count() == 0
+
+
+def test_what_is_copied_holds_the_tex_of_formulas(visit):
+    page = visit("notebooks/04_forward_process.html").page
+    page.evaluate(
+        "() => { const box = document.querySelector('div.math[id]');"
+        " getSelection().selectAllChildren(box);"
+        " document.addEventListener('copy', event => {"
+        "   window.copied = event.clipboardData.getData('text') }) }"
+    )
+    page.evaluate("document.execCommand('copy')")
+    copied = page.evaluate("window.copied")
+    assert copied.strip().startswith("$$") and "\\" in copied
 
 
 def test_one_search_field_and_a_working_sidebar_button(visit):
