@@ -33,8 +33,7 @@ def add_loader(
     body, scripts = context.get("body", ""), context.get("script_files", [])
     scripts[:] = [file for file in scripts if wanted(file, body)]
     if "data-widget=" in body:
-        # Before MathJax, whose start the loader puts off.
-        app.add_js_file("widgets/loader.js", type="module", priority=400)
+        app.add_js_file("widgets/loader.js", type="module")
         app.add_js_file(None, body=rjsmin.jsmin(AS_FILE))
         app.add_css_file("widgets/widget.css")
 

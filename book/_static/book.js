@@ -1,6 +1,9 @@
 (() => {
   // A link leads to its place also when fonts and pictures that come later move it.
-  const place = () => document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const place = () => {
+    const [name] = location.hash.slice(1).split("?"); // a widget's link holds its state, too
+    return document.getElementById(decodeURIComponent(name));
+  };
   const arrive = () => place()?.scrollIntoView();
   const leave = new AbortController();
   for (const moved of ["wheel", "touchstart", "keydown", "mousedown"])

@@ -144,6 +144,21 @@ def test_links_land(visit, page, viewport):
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@every_chapter
+def test_links_of_widgets_land(visit, page, viewport):
+    widgets = parse(page).select("[data-widget]")
+    if not widgets:
+        pytest.skip("no widget on this page")
+    name = widgets[-1]["data-widget"]
+    count = sum(widget["data-widget"] == name for widget in widgets)
+    page_ = visit(f"{page}#widget-{name}{f'-{count}' if count > 1 else ''}", viewport).page
+    page_.wait_for_selector("[id^=widget-]")
+    arrived = page_.locator("[id^=widget-]").evaluate("e => e.getBoundingClientRect().top")
+    bar = page_.evaluate("parseFloat(getComputedStyle(document.documentElement).scrollPaddingTop)")
+    assert abs(arrived - bar) <= 30
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 @every_page
 def test_nothing_moves_while_a_page_loads(visit, page, viewport):
     assert visit(page, viewport, before=SHIFTS).page.evaluate("window.shifts") <= 0.05

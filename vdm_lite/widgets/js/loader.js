@@ -23,12 +23,12 @@ class Model {
 }
 
 const count = {};
-const started = [...document.querySelectorAll("[data-widget]")].map((el) => {
+for (const el of document.querySelectorAll("[data-widget]")) {
   const name = el.dataset.widget;
   count[name] = (count[name] ?? 0) + 1;
   const address = name + (count[name] > 1 ? `-${count[name]}` : "");
   const [state, words] = el.children;
-  return import(new URL(`${name}.js`, import.meta.url))
+  import(new URL(`${name}.js`, import.meta.url))
     .then(({ render }) => {
       render({ model: (el.model = new Model(JSON.parse(state.textContent), address)), el });
       words.remove();
@@ -38,11 +38,4 @@ const started = [...document.querySelectorAll("[data-widget]")].map((el) => {
       words.textContent = "This widget could not start. ";
       console.error(error);
     });
-});
-
-// A long page keeps MathJax busy for seconds: the widgets come first.
-if (window.MathJax) {
-  const pageReady = () =>
-    Promise.all(started).then(() => window.MathJax.startup.defaultPageReady());
-  window.MathJax.startup = { ...window.MathJax.startup, pageReady };
 }

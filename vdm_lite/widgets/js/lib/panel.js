@@ -172,6 +172,7 @@ class Panel {
     const [address, written = ""] = location.hash.split("?");
     if (address !== LINK_PREFIX + this.model.address) return;
     this.hash = location.hash;
+    this.root.id = address.slice(1); // book.js keeps it in view while the page still grows
     const state = readLink(this.fields, written);
     this.set(state ?? readLink(this.fields, ""));
     this.say(state ? "" : "The setting in this link could not be read: these are the defaults.");
