@@ -59,7 +59,7 @@ def weight(browser: Browser, url: str) -> float:
     page.wait_for_function(READY)
     page.wait_for_load_state("networkidle")
     scripts = [each for each in responses if each.request.resource_type == "script"]
-    own = {each.url: each for each in scripts if not "search" in each.url}
+    own = {each.url: each for each in scripts if "search" not in each.url}
     sizes = [len(gzip.compress(each.body())) for each in own.values()]
     page.close()
     return sum(sizes) / 1000
