@@ -32,17 +32,15 @@ class AggregatePosterior:
     """
 
     def __init__(self, q: Normal) -> None:
-        checks.examples("q.mean", q.mean)
-        units = q.mean.shape[1:]
-        checks.require(len(units) == 1, "q.mean", "shape (N, units)", tuple(q.mean.shape))
+        checks.matrix("q.mean", q.mean)
         checks.same_shape("q.var", q.var, q.mean)
         checks.positive("q.var", q.var)
-        self.q, self.units = Normal(q.mean.detach(), q.var.detach()), units[0]
+        self.q, self.units = Normal(q.mean.detach(), q.var.detach()), q.mean.shape[1]
 
     def log_prob(self, z: Tensor) -> Tensor:
         """``log q(z)`` in nats, (B,), for z (B, units) (eq-aggregate)."""
         checks.examples("z", z)
-        checks.require(z.shape[1:] == (self.units,), "z", f"(B, {self.units})", tuple(z.shape))
+        checks.sizes("z", z, ("B", self.units))
         # A few thousand latents at a time: all pairs of a fine grid and a data set are many.
         return torch.cat([self._log_joint(some).logsumexp(1) for some in z.split(4096)])
 
@@ -59,7 +57,7 @@ class AggregatePosterior:
         checks.count("n", n)
         mean = self.q.mean
         chosen = torch.randint(len(mean), (n,), generator=generator, device=mean.device)
-        return draw(Normal(mean[chosen], self.q.var[chosen]), generator)
+        return draw.formula(Normal(mean[chosen], self.q.var[chosen]), generator)
 
     def split(self, points: int = 281, half_width: float = 7.0) -> Split:
         """Information and mismatch (eq-split), by quadrature over one or two units.
@@ -73,10 +71,8 @@ class AggregatePosterior:
         log_q = self.log_prob(z)
         log_p = -0.5 * (z.square().sum(1) + self.units * math.log(2 * math.pi))
         weight = log_q.exp() * cell
-        if checks.readable(weight):
-            mass, argument = weight.sum().item(), "points, half_width"
-            expected = "a grid on which q(z) sums to 1"
-            checks.require(abs(mass - 1) < 0.01, argument, expected, f"{mass:.3g}")
+        mass, expected = weight.sum(), "a grid on which q(z) sums to 1"
+        checks.every((mass - 1).abs() < 0.01, "points, half_width", expected, mass)
         entropy = 0.5 * (2 * math.pi * math.e * self.q.var).log().sum(1).mean()
         return Split(-(weight * log_q).sum() - entropy, (weight * (log_q - log_p)).sum())
 

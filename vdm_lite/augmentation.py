@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from vdm_lite import checks, quadrature
-from vdm_lite.schedules import require_ends
-from vdm_lite.weighting import Weighting, require_weights
+from vdm_lite.weighting import Weighting
 
 
 class Augmentation:
@@ -33,13 +32,13 @@ class Augmentation:
     def __init__(
         self, weighting: Weighting, logsnr_max: float = 13.3, logsnr_min: float = -5.0
     ) -> None:
-        require_ends(logsnr_max, logsnr_min)
-        checks.function("weighting", weighting, "logsnr -> w")
+        checks.ends(logsnr_max, logsnr_min)
+        checks.weighting("weighting", weighting)
         self.weighting = weighting
         self.logsnr_max, self.logsnr_min = logsnr_max, logsnr_min
         edges = torch.linspace(logsnr_min, logsnr_max, 8193, dtype=torch.float64, device="cpu")
         w = weighting(edges)
-        require_weights(w, edges)
+        checks.weights("weighting(logsnr)", w, edges)
         self.clean, self.total = w[-1].item(), w[0].item()
         # Middles of 8192 pieces of the range, and how far w falls over each: differences of w, not
         # its derivative, which jumps where a weight such as min-SNR has a kink.

@@ -15,21 +15,21 @@ from torch import Tensor, nn
 from vdm_lite import checks
 from vdm_lite import weighting as weightings
 from vdm_lite.elbo import Elbo, layer_weight, prior
-from vdm_lite.gaussian import alpha, as_weights, diffuse, expand, sum_except_batch
+from vdm_lite.gaussian import alpha, as_weights, diffuse, sum_except_batch
 from vdm_lite.likelihood import Discretized, Gaussian
 from vdm_lite.parameterization import (
     NOISE,
     Parameterization,
     Prediction,
+    check_row,
     determinant,
-    require_row,
     solve,
     target,
 )
 from vdm_lite.randomness import Generator, normal_like
 from vdm_lite.schedules import Linear, Schedule, rate, require_falling
 from vdm_lite.times import FORM, TimeSampler, low_discrepancy, require_times
-from vdm_lite.weighting import Weighting, require_weights
+from vdm_lite.weighting import Weighting
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
@@ -75,7 +75,7 @@ class VariationalDiffusion(nn.Module):
     ) -> None:
         super().__init__()
         checks.function("denoiser", denoiser, "(z, logsnr) -> y")
-        require_row(parameterization, "parameterization")
+        check_row("parameterization", parameterization)
         names = ("encode", "decode", "log_prob")
         checks.has("likelihood", likelihood, names, "Gaussian() or Discretized(levels)")
         require_falling(schedule)
@@ -125,7 +125,7 @@ class VariationalDiffusion(nn.Module):
         t, p = require_times(drawn, len(x))
         logsnr, slope = rate(self.schedule, t)
         w = weighting(logsnr)
-        require_weights(w, logsnr)
+        checks.weights("weighting(logsnr)", w, logsnr)
         return Costs(t, p, -0.5 * w * slope * self._noise_error(x, logsnr, generator))
 
     def elbo(self, data: Tensor, steps: int | None = None, generator: Generator = None) -> Elbo:
@@ -168,6 +168,5 @@ class VariationalDiffusion(nn.Module):
 
     def _output(self, z: Tensor, logsnr: Tensor) -> Tensor:
         checks.examples("z", z)
-        checks.floating("logsnr", logsnr)
-        expand(logsnr, z)  # for its check
+        checks.levels("logsnr", logsnr, z)
         return self.parameterization.output(self.denoiser, z, logsnr)

@@ -11,13 +11,13 @@ A likelihood in bits/dim keeps all three.
 
 import math
 from collections.abc import Callable
-from numbers import Real
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vdm_lite import checks, quadrature
+from vdm_lite.checks import checked
 from vdm_lite.gaussian import expand, sum_except_batch
 from vdm_lite.schedules import Schedule, ends, levels, rate, require_falling
 
@@ -40,24 +40,22 @@ class Elbo(NamedTuple):
         return self.prior + self.reconstruction + layers.sum(-1)
 
 
+@checked(nats=checks.numbers, dims=checks.count)
 def bits_per_dim(nats: Tensor, dims: int) -> Tensor:
     """``nats / (dims ln 2)`` for data of ``dims`` numbers an example, same shape as ``nats``."""
-    numbers = isinstance(nats, Tensor | Real)
-    checks.require(numbers, "nats", "a tensor", checks.described(nats))
-    dims = checks.count("dims", dims)
     return nats / (dims * math.log(2))
 
 
+@checked(x=checks.examples, logsnr_1=(checks.levels, "x"))
 def prior(x: Tensor, logsnr_1: Tensor) -> Tensor:
     """``KL(q(z_1 | x) || N(0, I))`` in nats: (B,) (eq-prior-term).
 
     ``1/2 sum_i (alpha_1^2 x_i^2 + softplus(lambda_1) - alpha_1^2)``. The usual form with
     ``- log sigma_1^2 - 1`` cancels to nothing in float32 once alpha_1^2 is small.
     """
-    checks.examples("x", x)
-    checks.floating("logsnr_1", logsnr_1)
-    signal = expand(torch.sigmoid(logsnr_1), x)
-    spread = expand(torch.nn.functional.softplus(logsnr_1) - torch.sigmoid(logsnr_1), x)
+    logsnr_1 = expand.formula(logsnr_1, x)
+    signal = torch.sigmoid(logsnr_1)
+    spread = torch.nn.functional.softplus(logsnr_1) - signal
     return sum_except_batch(0.5 * (signal * x.square() + spread))
 
 
@@ -70,6 +68,7 @@ def layer_weight(steps: int, logsnr_s: Tensor, logsnr_t: Tensor) -> Tensor:
     return 0.5 * steps * torch.expm1(logsnr_s - logsnr_t)
 
 
+@checked(mmse=checks.level_function)
 def diffusion_from_mmse(
     mmse: Callable[[Tensor], Tensor], schedule: Schedule, steps: int | None = None
 ) -> Tensor:
@@ -80,7 +79,6 @@ def diffusion_from_mmse(
     ``1/2 integral of SNR mmse dlambda`` between the schedule's ends, by quadrature in float64.
     Raises ``ValueError`` for a schedule that does not fall, errors of another shape, ``steps < 1``.
     """
-    checks.function("mmse", mmse, "levels (N,) -> numbers (N,)")
     if steps is None:
         return weighted_from_mmse(mmse, torch.ones_like, schedule)
     require_falling(schedule)

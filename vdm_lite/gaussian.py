@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from vdm_lite import checks
+from vdm_lite.checks import checked, examples, floating, levels, noisier, shaped_as
 from vdm_lite.randomness import Generator, normal_like
 
 
@@ -29,28 +30,10 @@ class Normal(NamedTuple):
     var: Tensor
 
 
-def check_normal(argument: str, normal: Normal, like: Tensor) -> None:
-    """Require finite means and positive variances that broadcast to ``like`` (B, ...)."""
-    is_normal(argument, normal)
-    checks.floating(f"{argument}.mean", normal.mean)
-    checks.fits(f"{argument}.mean", normal.mean, like)
-    checks.positive(f"{argument}.var", normal.var)
-    checks.fits(f"{argument}.var", normal.var, like)
-
-
-def is_normal(argument: str, value: Normal) -> None:
-    """Require a :class:`Normal`."""
-    checks.require(isinstance(value, Normal), argument, "a Normal", checks.described(value))
-
-
-def expand(value: Tensor, like: Tensor, argument: str = "logsnr") -> Tensor:
+@checked(value=(checks.aligned, "like"))
+def expand(value: Tensor, like: Tensor) -> Tensor:
     """Give ``value`` of shape () or (B,) the trailing axes it needs against ``like`` (B, ...)."""
-    checks.require(isinstance(value, Tensor), argument, "a tensor", checks.described(value))
-    if value.ndim == 0:
-        return value
-    given = tuple(value.shape)
-    checks.require(value.shape == like.shape[:1], argument, f"() or {tuple(like.shape[:1])}", given)
-    return value.reshape(-1, *[1] * (like.ndim - 1))
+    return value.reshape(-1, *[1] * (like.ndim - 1)) if value.ndim else value
 
 
 def sum_except_batch(value: Tensor) -> Tensor:
@@ -58,30 +41,30 @@ def sum_except_batch(value: Tensor) -> Tensor:
     return value.reshape(len(value), -1).sum(1)
 
 
+@checked(logsnr=floating)
 def alpha(logsnr: Tensor) -> Tensor:
     """Signal scale ``sqrt(sigmoid(logsnr))``, same shape as ``logsnr``."""
-    checks.floating("logsnr", logsnr)
     return torch.sigmoid(logsnr).sqrt()
 
 
+@checked(logsnr=floating)
 def sigma(logsnr: Tensor) -> Tensor:
     """Noise scale ``sqrt(sigmoid(-logsnr))``, same shape as ``logsnr``."""
-    checks.floating("logsnr", logsnr)
     return torch.sigmoid(-logsnr).sqrt()
 
 
+@checked(x=examples, eps=(shaped_as, "x"), logsnr=(levels, "x"))
 def diffuse(x: Tensor, logsnr: Tensor, eps: Tensor) -> Tensor:
     """Draw from q(z_t | x) with given noise: ``z_t = alpha_t x + sigma_t eps`` (eq-marginal).
 
     ``x`` and ``eps`` have shape (B, ...), ``logsnr`` () or (B,); the result has the shape of ``x``.
     Raises ``ValueError`` for other shapes, an empty batch, integers, NaN or infinity.
     """
-    checks.examples("x", x)
-    checks.floating("eps", eps)
-    checks.same_shape("eps", eps, x)
-    return expand(alpha(logsnr), x) * x + expand(sigma(logsnr), x) * eps
+    logsnr = expand.formula(logsnr, x)
+    return alpha.formula(logsnr) * x + sigma.formula(logsnr) * eps
 
 
+@checked(logsnr_s=floating, logsnr_t=(noisier, "logsnr_s"))
 def removed(logsnr_s: Tensor, logsnr_t: Tensor) -> Tensor:
     """The share of noise variance that one step back removes, ``c = -expm1(lambda_t - lambda_s)``.
 
@@ -89,17 +72,10 @@ def removed(logsnr_s: Tensor, logsnr_t: Tensor) -> Tensor:
     ``1 - exp(...)`` loses them in float32. Raises ``ValueError`` unless s is the less noisy level
     and two batches of levels have one size.
     """
-    checks.floating("logsnr_s", logsnr_s)
-    checks.floating("logsnr_t", logsnr_t)
-    if logsnr_s.ndim > 0 and logsnr_t.ndim > 0:
-        checks.same_shape("logsnr_t", logsnr_t, logsnr_s)
-    drop = logsnr_t - logsnr_s
-    if checks.readable(drop):
-        rises = f"a rise of up to {drop.max().item() if drop.numel() else 0:.3g}"
-        checks.require(bool((drop <= 0).all()), "logsnr_t", "at most logsnr_s (s < t)", rises)
-    return -torch.expm1(drop)
+    return -torch.expm1(logsnr_t - logsnr_s)
 
 
+@checked(logsnr_s=floating, logsnr_t=(noisier, "logsnr_s"))
 def transition(logsnr_s: Tensor, logsnr_t: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and variance of q(z_t | z_s) = N(alpha_ts z_s, var_ts I) (eq-transition).
 
@@ -107,11 +83,16 @@ def transition(logsnr_s: Tensor, logsnr_t: Tensor) -> tuple[Tensor, Tensor]:
     = -sigma_t^2 expm1(lambda_t - lambda_s)``; both have the shape of the levels, () or (B,).
     Raises ``ValueError`` unless ``logsnr_s >= logsnr_t``.
     """
-    c = removed(logsnr_s, logsnr_t)
-    var_ts = torch.sigmoid(-logsnr_t) * c
-    return alpha(logsnr_t) / alpha(logsnr_s), var_ts
+    alpha_ts = alpha.formula(logsnr_t) / alpha.formula(logsnr_s)
+    return alpha_ts, torch.sigmoid(-logsnr_t) * removed.formula(logsnr_s, logsnr_t)
 
 
+@checked(
+    x=floating,
+    z_t=(checks.examples_as, "x"),
+    logsnr_s=(levels, "x"),
+    logsnr_t=(noisier, "logsnr_s", "x"),
+)
 def posterior(z_t: Tensor, x: Tensor, logsnr_s: Tensor, logsnr_t: Tensor) -> Normal:
     """The top-down posterior q(z_s | z_t, x) (eq-posterior).
 
@@ -119,24 +100,23 @@ def posterior(z_t: Tensor, x: Tensor, logsnr_s: Tensor, logsnr_t: Tensor) -> Nor
     ``c = -expm1(lambda_t - lambda_s)``. ``z_t`` and ``x`` have shape (B, ...); the variance has
     shape () or (B, 1, ..., 1), so that it broadcasts against the mean.
     """
-    checks.examples("z_t", z_t)
-    checks.floating("x", x)
-    checks.same_shape("z_t", z_t, x)
-    c = removed(logsnr_s, logsnr_t)
+    logsnr_s, logsnr_t = expand.formula(logsnr_s, x), expand.formula(logsnr_t, x)
+    alpha_s, alpha_t = alpha.formula(logsnr_s), alpha.formula(logsnr_t)
     var_s, var_t = torch.sigmoid(-logsnr_s), torch.sigmoid(-logsnr_t)
-    from_z = alpha(logsnr_t) / alpha(logsnr_s) * var_s / var_t
-    from_x = alpha(logsnr_s) * c
-    return Normal(expand(from_z, x) * z_t + expand(from_x, x) * x, expand(var_s * c, x))
+    c = removed.formula(logsnr_s, logsnr_t)
+    return Normal(alpha_t / alpha_s * var_s / var_t * z_t + alpha_s * c * x, var_s * c)
 
 
+@checked(q=checks.normals, p=(checks.normal, "q"))
 def kl(q: Normal, p: Normal) -> Tensor:
     """KL(q || p) of two Gaussians with independent coordinates, in nats per example: (B,).
 
     The sum of :func:`kl_per_unit`. Raises ``ValueError`` as it does.
     """
-    return sum_except_batch(kl_per_unit(q, p))
+    return sum_except_batch(kl_per_unit.formula(q, p))
 
 
+@checked(q=checks.normals, p=(checks.normal, "q"))
 def kl_per_unit(q: Normal, p: Normal) -> Tensor:
     """KL(q || p) of each coordinate, in nats, in the shape (B, ...) of q's mean (eq-gaussian-kl).
 
@@ -144,10 +124,6 @@ def kl_per_unit(q: Normal, p: Normal) -> Tensor:
     The mean of q has shape (B, ...); everything else broadcasts to it axis by axis, or is ().
     Raises ``ValueError`` for other shapes, and unless the variances are positive.
     """
-    is_normal("q", q)
-    checks.examples("q.mean", q.mean)
-    check_normal("p", p, q.mean)
-    check_normal("q", q, q.mean)
     excess = (q.var - p.var) / p.var
     # log r by log1p where r is near 1; where r is small, r - 1 has lost the digits of r.
     log_r = torch.where(
@@ -157,25 +133,22 @@ def kl_per_unit(q: Normal, p: Normal) -> Tensor:
     return 0.5 * (excess - log_r + distance)
 
 
+@checked(q=checks.normal)
 def draw(q: Normal, generator: Generator = None) -> Tensor:
     """One reparameterized draw ``mean + sqrt(var) eps``, shape of the mean (eq-reparameterization).
 
     Gradients flow through the draw into mean and variance. Raises ``ValueError`` for a variance of
     another shape and unless the variances are positive.
     """
-    is_normal("q", q)
-    mean = q.mean
-    check_normal("q", q, mean)
-    return mean + q.var.sqrt() * normal_like(mean, generator)
+    return q.mean + q.var.sqrt() * normal_like(q.mean, generator)
 
 
+@checked(z=examples, q=(checks.normal, "z"))
 def log_prob(q: Normal, z: Tensor) -> Tensor:
     """``log N(z; mean, var)`` of each coordinate, in nats, in the shape of ``z`` (B, ...).
 
     Raises ``ValueError`` for a mean of another shape and unless the variances are positive.
     """
-    checks.examples("z", z)
-    check_normal("q", q, z)
     return -0.5 * ((z - q.mean).square() / q.var + q.var.log() + math.log(2 * math.pi))
 
 

@@ -17,21 +17,20 @@ import torch
 from torch import Tensor, nn
 
 from vdm_lite import checks
+from vdm_lite.checks import checked
 from vdm_lite.elbo import Elbo
-from vdm_lite.gaussian import Normal, check_normal, draw, kl_per_unit, log_prob
+from vdm_lite.gaussian import Normal, draw, kl_per_unit, log_prob
 from vdm_lite.observation import Observation
-from vdm_lite.vae import LatentModel, require_observation, standard_normal, to_normal
+from vdm_lite.vae import LatentModel, standard_normal, to_normal
 
 
+@checked(a=checks.normal, b=(checks.normals_as, "a"))
 def merge(a: Normal, b: Normal) -> Normal:
     """The normalized product of two Gaussian densities: precisions add (eq-merge).
 
     ``1/var = 1/var_a + 1/var_b`` and ``mean/var = mean_a/var_a + mean_b/var_b``, for means and
     variances of one shape (B, ...). Raises ``ValueError`` unless the variances are positive.
     """
-    checks.same_shape("b.mean", b.mean, a.mean)
-    check_normal("a", a, a.mean)
-    check_normal("b", b, a.mean)
     # No division by a precision, which may underflow to 0; no 1 - share, which may round to 0.
     share_a, share_b = b.var / (a.var + b.var), a.var / (a.var + b.var)
     return Normal(share_a * a.mean + share_b * b.mean, share_a * a.var)
@@ -57,16 +56,7 @@ class Layer(NamedTuple):
 
     def log_ratio(self) -> Tensor:
         """``log q - log p`` of each unit at the draw, in nats: (B, n_t)."""
-        return log_prob(self.q, self.z) - log_prob(self.p, self.z)
-
-
-def _require_networks(argument: str, networks: Sequence[nn.Module], layers: int) -> None:
-    several = isinstance(networks, Sequence | nn.ModuleList)
-    number = len(networks) if several else checks.described(networks)
-    checks.require(number == layers, argument, f"{layers} networks, one a layer", number)
-    for network in networks:
-        is_module = isinstance(network, nn.Module)
-        checks.require(is_module, argument, "modules", checks.described(network))
+        return log_prob.formula(self.q, self.z) - log_prob.formula(self.p, self.z)
 
 
 class Hierarchy(LatentModel):
@@ -81,8 +71,8 @@ class Hierarchy(LatentModel):
     ) -> None:
         super().__init__()
         sizes = checks.counts("sizes", sizes, "at least one layer")
-        _require_networks("decoders", decoders, len(sizes))
-        require_observation(observation)
+        checks.networks("decoders", decoders, len(sizes))
+        checks.observation("observation", observation)
         self.decoder, self.transitions = decoders[0], nn.ModuleList(decoders[1:])
         self.observation, self.sizes = observation, sizes
 
@@ -125,7 +115,7 @@ class Hierarchy(LatentModel):
         """``observation.mean`` for ``n`` draws of the layers, from the top down: (n, ...)."""
         z = self.draw_prior(n, self.sizes[-1], generator)
         for t in range(len(self.sizes), 1, -1):
-            z = draw(self.below(t, z), generator)
+            z = draw.formula(self.below(t, z), generator)
         return self.observation.mean(self.decoder(z))
 
 
@@ -140,7 +130,7 @@ class BottomUp(Hierarchy):
         sizes: Sequence[int],
     ) -> None:
         super().__init__(decoders, observation, sizes)
-        _require_networks("encoders", encoders, len(self.sizes))
+        checks.networks("encoders", encoders, len(self.sizes))
         self.encoders = nn.ModuleList(encoders)
 
     def infer(self, data: Tensor, generator: torch.Generator | None = None) -> list[Layer]:
@@ -148,7 +138,7 @@ class BottomUp(Hierarchy):
         z, drawn, qs = self.encode(data), [], []
         for t, (encoder, size) in enumerate(zip(self.encoders, self.sizes, strict=True)):
             qs.append(to_normal(encoder(z), size, f"encoders[{t}]"))
-            z = draw(qs[-1], generator)
+            z = draw.formula(qs[-1], generator)
             drawn.append(z)
         ps = [self.below(t, z) for t, z in enumerate(drawn[1:], 2)]
         return [Layer(*each) for each in zip(drawn, qs, [*ps, standard_normal(z)], strict=True)]
@@ -160,7 +150,7 @@ class BottomUp(Hierarchy):
         and may be negative.
         """
         top = layers[-1]
-        return [*(layer.log_ratio() for layer in layers[:-1]), kl_per_unit(top.q, top.p)]
+        return [*(layer.log_ratio() for layer in layers[:-1]), kl_per_unit.formula(top.q, top.p)]
 
 
 class TopDown(Hierarchy):
@@ -191,10 +181,10 @@ class TopDown(Hierarchy):
         for t in range(len(self.sizes), 0, -1):
             message = to_message(messages[t - 1], self.sizes[t - 1], f"encoder(x)[{t - 1}]")
             p = self.below(t + 1, layers[0].z) if layers else standard_normal(message.mean)
-            q = merge(p, message)
-            layers.insert(0, Layer(draw(q, generator), q, p))
+            q = merge.formula(p, message)
+            layers.insert(0, Layer(draw.formula(q, generator), q, p))
         return layers
 
     def layer_costs(self, layers: Sequence[Layer]) -> list[Tensor]:
         """``KL(q(z_t | z_{t+1}, x) || p(z_t | z_{t+1}))`` of each unit, in closed form."""
-        return [kl_per_unit(layer.q, layer.p) for layer in layers]
+        return [kl_per_unit.formula(layer.q, layer.p) for layer in layers]

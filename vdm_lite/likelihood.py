@@ -28,9 +28,7 @@ class Gaussian:
     def encode(self, data: Tensor) -> Tensor:
         """Continuous data are used as they are, (B, ...), floating point."""
         checks.examples("data", data)
-        if checks.readable(data):
-            large = data.abs().max().item()
-            checks.require(large <= LARGEST, "data", f"numbers up to {LARGEST:g}", f"{large:.3g}")
+        checks.at_most("data", data, LARGEST)
         return data
 
     def decode(self, x: Tensor) -> Tensor:
@@ -40,10 +38,10 @@ class Gaussian:
     def log_prob(self, data: Tensor, z_0: Tensor, logsnr_0: Tensor) -> Tensor:
         """``sum_i 1/2 (lambda_0 - log 2pi - SNR_0 (x_i - z_i / alpha_0)^2)`` nats: (B,)."""
         x = self.encode(data)
-        checks.floating("z_0", z_0)
-        checks.same_shape("z_0", z_0, x)
-        distance = (x - z_0 / expand(alpha(logsnr_0), x)).square()
-        level = expand(logsnr_0, x)
+        checks.shaped_as("z_0", z_0, x)
+        checks.levels("logsnr_0", logsnr_0, x)
+        level = expand.formula(logsnr_0, x)
+        distance = (x - z_0 / alpha.formula(level)).square()
         return sum_except_batch(0.5 * (level - math.log(2 * math.pi) - level.exp() * distance))
 
 
@@ -65,17 +63,7 @@ class Discretized:
 
         Any dtype will do that holds whole numbers; ``ValueError`` for fractions or levels outside.
         """
-        checks.require(isinstance(data, Tensor), "data", "a tensor of levels", type(data).__name__)
-        checks.batch("data", data)
-        checks.require(not data.is_complex(), "data", "whole levels", data.dtype)
-        if checks.readable(data):
-            # In its own dtype an integer cannot be compared with a limit that does not fit into it.
-            wide = data if data.is_floating_point() else data.long()
-            whole = bool((wide == wide.round()).all())
-            inside = bool(((wide >= 0) & (wide <= self.levels - 1)).all())
-            span = f"from {wide.min().item()} to {wide.max().item()}"
-            expected = f"whole levels 0 to {self.levels - 1}"
-            checks.require(whole and inside, "data", expected, f"{data.dtype} {span}")
+        checks.whole_levels("data", data, self.levels)
         return place(data, self.levels, torch.get_default_dtype())
 
     def decode(self, x: Tensor) -> Tensor:
@@ -85,12 +73,12 @@ class Discretized:
 
     def log_prob(self, data: Tensor, z_0: Tensor, logsnr_0: Tensor) -> Tensor:
         """Log-probability of all levels of each example, in nats: (B,)."""
-        self.encode(data)  # for its checks
-        checks.floating("z_0", z_0)
-        checks.same_shape("z_0", z_0, data)
+        checks.whole_levels("data", data, self.levels)
+        checks.shaped_as("z_0", z_0, data)
+        checks.levels("logsnr_0", logsnr_0, data)
         grid = place(torch.arange(self.levels, device=z_0.device), self.levels, z_0.dtype)
-        distance = (z_0 / expand(alpha(logsnr_0), z_0)).unsqueeze(-1) - grid
-        logits = -0.5 * expand(logsnr_0, distance).exp() * distance.square()
+        distance = (z_0 / expand.formula(alpha.formula(logsnr_0), z_0)).unsqueeze(-1) - grid
+        logits = -0.5 * expand.formula(logsnr_0, distance).exp() * distance.square()
         log_p = logits.log_softmax(-1).gather(-1, data.long().unsqueeze(-1))
         return sum_except_batch(log_p)
 

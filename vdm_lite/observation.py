@@ -51,9 +51,9 @@ class Gaussian:
 
     def log_prob(self, data: Tensor, output: Tensor) -> Tensor:
         """``-1/2 sum_i ((x_i - output_i)^2 / std^2 + log 2 pi std^2)`` nats: (B,)."""
-        checks.floating("output", output)
-        checks.same_shape("output", output, self.encode(data))
-        return sum_except_batch(log_prob(Normal(output, output.new_full((), self.std**2)), data))
+        checks.shaped_as("output", output, self.encode(data))
+        p = Normal(output, output.new_full((), self.std**2))
+        return sum_except_batch(log_prob.formula(p, data))
 
     def mean(self, output: Tensor) -> Tensor:
         """The output itself."""
@@ -68,11 +68,7 @@ class Bernoulli:
 
     def encode(self, data: Tensor) -> Tensor:
         """Data of any dtype, all 0 or 1, as floats; ``ValueError`` for others."""
-        checks.batch("data", data)
-        if checks.readable(data):
-            binary = bool(((data == 0) | (data == 1)).all())
-            span = f"{data.min().item()} to {data.max().item()}"
-            checks.require(binary, "data", "zeros and ones", f"numbers from {span}")
+        checks.binary("data", data)
         return data if data.is_floating_point() else data.to(torch.get_default_dtype())
 
     def log_prob(self, data: Tensor, output: Tensor) -> Tensor:
@@ -109,7 +105,7 @@ class DiscretizedLogistic:
 
     def log_prob(self, data: Tensor, output: Tensor) -> Tensor:
         """``sum_i log(F(x_i + 1/levels) - F(x_i - 1/levels))`` nats, F the logistic CDF: (B,)."""
-        self.encode(data)  # for its checks
+        checks.whole_levels("data", data, self.levels)
         checks.require(data.ndim > 1, "data", "shape (B, C, ...)", tuple(data.shape))
         checks.floating("output", output)
         x = place(data, self.levels, output.dtype)
@@ -129,9 +125,8 @@ class DiscretizedLogistic:
         return output.chunk(2, dim=1)[0].clamp(-1, 1)
 
     def _parameters(self, output: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        wanted = (x.shape[0], 2 * x.shape[1], *x.shape[2:])
-        expected = f"shape {wanted}: means and log-scales"
-        checks.require(output.shape == wanted, "output", expected, tuple(output.shape))
+        shape = (x.shape[0], 2 * x.shape[1], *x.shape[2:])
+        checks.sizes("output", output, shape, f"shape {shape}: means and log-scales")
         mean, log_scale = output.chunk(2, dim=1)
         # At e^-7 the density is far narrower than a bin of 256 levels: below it nothing is gained.
         # Far above e^40 the mass of a bin would underflow.

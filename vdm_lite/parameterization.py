@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from vdm_lite import checks
+from vdm_lite.checks import checked, examples, floating, levels, shaped_as
 from vdm_lite.gaussian import alpha, expand, sigma
 
 
@@ -32,8 +33,15 @@ class Parameterization:
     b: Callable[[Tensor], Tensor]
 
     def __post_init__(self) -> None:
-        for name in ("a", "b"):
-            checks.function(name, getattr(self, name), f"logsnr -> {name}")
+        checks.function("a", self.a, "logsnr -> a")
+        checks.function("b", self.b, "logsnr -> b")
+
+    def at(self, logsnr: Tensor) -> tuple[Tensor, Tensor]:
+        """``(a, b)`` at levels () or (B,), each of their shape or (); ``ValueError`` if not."""
+        a, b = self.a(logsnr), self.b(logsnr)
+        checks.aligned("a(logsnr)", a, logsnr)
+        checks.aligned("b(logsnr)", b, logsnr)
+        return a, b
 
     def output(
         self, denoiser: Callable[[Tensor, Tensor], Tensor], z: Tensor, logsnr: Tensor
@@ -71,22 +79,27 @@ def _minus_one(logsnr: Tensor) -> Tensor:
     return -torch.ones_like(logsnr)
 
 
+def _alpha(logsnr: Tensor) -> Tensor:
+    return alpha.formula(logsnr)
+
+
 def _minus_sigma(logsnr: Tensor) -> Tensor:
-    return -sigma(logsnr)
+    return -sigma.formula(logsnr)
 
 
 def _per_noise(logsnr: Tensor) -> Tensor:
-    return -1 / sigma(logsnr)
+    return -1 / sigma.formula(logsnr)
 
 
 IMAGE = Parameterization("image", torch.ones_like, torch.zeros_like)
 NOISE = Parameterization("noise", torch.zeros_like, torch.ones_like)
 SCORE = Parameterization("score", torch.zeros_like, _per_noise)
 ENERGY = _Energy("energy", SCORE.a, SCORE.b)
-VELOCITY = Parameterization("velocity", _minus_sigma, alpha)
+VELOCITY = Parameterization("velocity", _minus_sigma, _alpha)
 FLOW = Parameterization("flow", _minus_one, torch.ones_like)
 
 
+@checked(data_std=checks.positive_number)
 def edm(data_std: float = 0.5) -> Parameterization:
     """The raw output F of Karras et al. (2022), whose target has unit variance (eq-edm-row).
 
@@ -94,7 +107,6 @@ def edm(data_std: float = 0.5) -> Parameterization:
     with ``c_skip = d^2 / (1/SNR + d^2)`` and ``c_out^2 = d^2 / (1 + d^2 SNR)``. Raises
     ``ValueError`` unless ``data_std`` is positive.
     """
-    checks.positive_number("data_std", data_std)
     std = float(data_std)
     return Parameterization("edm", partial(_edm_a, data_std=std), partial(_edm_b, data_std=std))
 
@@ -136,39 +148,33 @@ class Prediction(NamedTuple):
         return target(FLOW, self.x, self.eps, self.logsnr)
 
 
-def require_row(p: Parameterization, argument: str = "p") -> None:
-    """Raise ``ValueError`` unless ``p`` is a :class:`Parameterization`."""
-    is_row = isinstance(p, Parameterization)
-    checks.require(is_row, argument, "a Parameterization such as NOISE", checks.described(p))
+def check_row(argument: str, value: Parameterization) -> None:
+    """Require a :class:`Parameterization`."""
+    checks.instance(argument, value, Parameterization, "a Parameterization such as NOISE")
 
 
+@checked(p=check_row, x=examples, eps=(shaped_as, "x"), logsnr=(levels, "x"))
 def target(p: Parameterization, x: Tensor, eps: Tensor, logsnr: Tensor) -> Tensor:
     """What the network should say: ``y = a x + b eps``, with the shape of ``x`` (B, ...)."""
-    require_row(p)
-    checks.examples("x", x)
-    checks.floating("eps", eps)
-    checks.same_shape("eps", eps, x)
-    checks.floating("logsnr", logsnr)
-    return expand(p.a(logsnr), x, "a(logsnr)") * x + expand(p.b(logsnr), x, "b(logsnr)") * eps
+    a, b = (expand.formula(value, x) for value in p.at(logsnr))
+    return a * x + b * eps
 
 
+@checked(p=check_row, logsnr=floating)
 def determinant(p: Parameterization, logsnr: Tensor) -> Tensor:
     """``alpha b - sigma a``, same shape as ``logsnr``; zero would be ambiguous (eq-determinant)."""
-    require_row(p)
-    return alpha(logsnr) * p.b(logsnr) - sigma(logsnr) * p.a(logsnr)
+    return alpha.formula(logsnr) * p.b(logsnr) - sigma.formula(logsnr) * p.a(logsnr)
 
 
+@checked(p=check_row, z=examples, y=(shaped_as, "z"), logsnr=(levels, "z"))
 def solve(p: Parameterization, y: Tensor, z: Tensor, logsnr: Tensor) -> Prediction:
     """Solve ``y = a x + b eps`` and ``z = alpha x + sigma eps`` for x and eps (eq-solve).
 
     ``x = (b z - sigma y) / determinant``, ``eps = (alpha y - a z) / determinant``. ``y`` and ``z``
     have shape (B, ...), ``logsnr`` () or (B,). Raises ``ValueError`` for other shapes or integers.
     """
-    require_row(p)
-    checks.floating("y", y)
-    checks.examples("z", z)
-    checks.same_shape("y", y, z)
-    scale = determinant(p, logsnr)
-    x = expand(p.b(logsnr) / scale, z) * z - expand(sigma(logsnr) / scale, z) * y
-    eps = expand(alpha(logsnr) / scale, z) * y - expand(p.a(logsnr) / scale, z) * z
-    return Prediction(x, eps, logsnr)
+    a, b = p.at(logsnr)
+    scale = determinant.formula(p, logsnr)
+    system = a, b, alpha.formula(logsnr), sigma.formula(logsnr)
+    a, b, alpha_t, sigma_t = (expand.formula(value / scale, z) for value in system)
+    return Prediction(b * z - sigma_t * y, alpha_t * y - a * z, logsnr)

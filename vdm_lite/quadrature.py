@@ -28,11 +28,10 @@ def interval(low: float, high: float, panels: int = 64) -> tuple[Tensor, Tensor]
 
 def values(argument: str, function: Function, nodes: Tensor) -> Tensor:
     """``function(nodes)``, with a ``ValueError`` unless it is one finite number for each node."""
-    checks.function(argument.partition("(")[0], function, "levels (N,) -> numbers (N,)")
-    given = function(nodes)
-    checks.floating(argument, given)
-    checks.same_shape(argument, given, nodes)
-    return given
+    checks.level_function(argument.partition("(")[0], function)
+    numbers = function(nodes)
+    checks.shaped_as(argument, numbers, nodes)
+    return numbers
 
 
 def normal(nodes: int = 121, width: float = 9.0) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from vdm_lite import checks
+from vdm_lite.checks import checked, examples, floating, levels, positive, share
 from vdm_lite.gaussian import alpha, expand, removed, sigma, transition
 from vdm_lite.parameterization import FLOW, Parameterization
 from vdm_lite.schedules import Schedule, rate
@@ -25,63 +26,56 @@ from vdm_lite.schedules import Schedule, rate
 Scale = Callable[[Tensor], Tensor]
 
 
-def _share(argument: str, value: Tensor) -> None:
-    """Require numbers strictly between 0 and 1."""
-    checks.floating(argument, value)
-    if checks.readable(value):
-        inside = bool(((value > 0) & (value < 1)).all())
-        checks.require(inside, argument, "numbers above 0 and below 1", "one that is not")
-
-
 # VDM (Kingma et al. 2021)
 
 
+@checked(logsnr=floating)
 def to_gamma(logsnr: Tensor) -> Tensor:
     """VDM's noise variable ``gamma = -lambda`` (eq-rosetta-vdm); it rises with t."""
-    checks.floating("logsnr", logsnr)
     return -logsnr
 
 
+@checked(gamma=floating)
 def from_gamma(gamma: Tensor) -> Tensor:
     """``lambda = -gamma``, the inverse of :func:`to_gamma`."""
-    checks.floating("gamma", gamma)
     return -gamma
 
 
+@checked(logsnr=floating)
 def to_snr(logsnr: Tensor) -> Tensor:
     """The signal-to-noise ratio ``exp(lambda)`` (eq-rosetta-vdm)."""
-    checks.floating("logsnr", logsnr)
     return torch.exp(logsnr)
 
 
+@checked(snr=positive)
 def from_snr(snr: Tensor) -> Tensor:
     """``lambda = log SNR``, the inverse of :func:`to_snr`. ``ValueError`` unless positive."""
-    checks.positive("snr", snr)
     return torch.log(snr)
 
 
 # DDPM (Ho et al. 2020)
 
 
+@checked(logsnr=floating)
 def to_alpha_bar(logsnr: Tensor) -> Tensor:
     """DDPM's ``alpha_bar = alpha^2 = sigmoid(lambda)`` (eq-rosetta-ddpm): a variance.
 
     Where it is close to 1 it holds few digits of the noise: compute ``1 - alpha_bar`` as
     ``to_alpha_bar(-logsnr)``.
     """
-    checks.floating("logsnr", logsnr)
     return torch.sigmoid(logsnr)
 
 
+@checked(alpha_bar=share)
 def from_alpha_bar(alpha_bar: Tensor) -> Tensor:
     """``lambda = log alpha_bar - log(1 - alpha_bar)`` (eq-rosetta-ddpm).
 
     Raises ``ValueError`` unless 0 < alpha_bar < 1.
     """
-    _share("alpha_bar", alpha_bar)
     return alpha_bar.log() - torch.log1p(-alpha_bar)
 
 
+@checked(logsnr=checks.row)
 def to_betas(logsnr: Tensor) -> Tensor:
     """DDPM's table of step variances beta_1 … beta_T for falling levels, (T,) to (T,).
 
@@ -89,49 +83,46 @@ def to_betas(logsnr: Tensor) -> Tensor:
     before (:func:`vdm_lite.gaussian.transition`); the first step starts at the data. Raises
     ``ValueError`` for another shape and where the levels rise.
     """
-    checks.examples("logsnr", logsnr)
-    checks.same_shape("logsnr", logsnr, logsnr.reshape(-1))
     _, var = transition(logsnr[:-1], logsnr[1:])
     return torch.cat([torch.sigmoid(-logsnr[:1]), var])
 
 
+@checked(betas=checks.shares)
 def from_betas(betas: Tensor) -> Tensor:
     """The levels of DDPM's table beta_1 … beta_T, (T,) to (T,) (eq-rosetta-betas).
 
     ``-log alpha_bar_t = -sum_{i <= t} log1p(-beta_i)``, then :func:`from_integrated_beta`: no
     product of numbers close to 1 is formed. ``ValueError`` unless (T,) and 0 < beta < 1.
     """
-    _share("betas", betas)
-    checks.batch("betas", betas)
-    checks.same_shape("betas", betas, betas.reshape(-1))
-    return from_integrated_beta(-torch.log1p(-betas).cumsum(0))
+    return from_integrated_beta.formula(-torch.log1p(-betas).cumsum(0))
 
 
+@checked(logsnr_s=floating, logsnr_t=(checks.noisier, "logsnr_s"))
 def beta_tilde(logsnr_s: Tensor, logsnr_t: Tensor) -> Tensor:
     """DDPM's posterior variance ``-sigma_s^2 expm1(lambda_t - lambda_s)`` (eq-rosetta-beta-tilde).
 
     In their symbols ``(1 - alpha_bar_s) / (1 - alpha_bar_t) * beta_t``; the shape is that of the
     levels, () or (B,). Raises ``ValueError`` unless ``logsnr_s >= logsnr_t``.
     """
-    return torch.sigmoid(-logsnr_s) * removed(logsnr_s, logsnr_t)
+    return torch.sigmoid(-logsnr_s) * removed.formula(logsnr_s, logsnr_t)
 
 
 # Score-SDE (Song et al. 2021)
 
 
+@checked(logsnr=floating)
 def to_integrated_beta(logsnr: Tensor) -> Tensor:
     """``∫_0^t beta = -log alpha_t^2 = softplus(-lambda)`` of the VP-SDE (eq-rosetta-beta)."""
-    checks.floating("logsnr", logsnr)
     return torch.nn.functional.softplus(-logsnr)
 
 
+@checked(integral=positive)
 def from_integrated_beta(integral: Tensor) -> Tensor:
     """``lambda = -log expm1(∫_0^t beta)``, the inverse of :func:`to_integrated_beta`.
 
     Written as ``-B - log(-expm1(-B))``, which neither overflows nor cancels. Raises
     ``ValueError`` unless the integral B is positive.
     """
-    checks.positive("integral", integral)
     return -integral - torch.log(-torch.expm1(-integral))
 
 
@@ -156,60 +147,61 @@ def preserving(logsnr: Tensor) -> Tensor:
     return torch.ones_like(logsnr)
 
 
+@checked(logsnr=floating)
 def exploding(logsnr: Tensor) -> Tensor:
     """``c = 1 / alpha``: the latent ``x + sigma_edm eps`` of EDM and VE-SDE (eq-rosetta-edm)."""
-    return 1 / alpha(logsnr)
+    return 1 / alpha.formula(logsnr)
 
 
+@checked(logsnr=floating)
 def straight(logsnr: Tensor) -> Tensor:
     """``c = 1 / (alpha + sigma)``: flow matching's ``(1 - r) x + r eps`` (eq-rosetta-flow)."""
-    return 1 / (alpha(logsnr) + sigma(logsnr))
+    return 1 / (alpha.formula(logsnr) + sigma.formula(logsnr))
 
 
+@checked(z=examples, logsnr=(levels, "z"))
 def to_latent(scale: Scale, z: Tensor, logsnr: Tensor) -> Tensor:
     """``c z`` (eq-rosetta-latent), for ``z`` of shape (B, ...) and ``logsnr`` () or (B,)."""
-    checks.examples("z", z)
-    checks.floating("logsnr", logsnr)
     return expand(scale(logsnr), z) * z
 
 
+@checked(latent=examples, logsnr=(levels, "latent"))
 def from_latent(scale: Scale, latent: Tensor, logsnr: Tensor) -> Tensor:
     """``z = latent / c``, the inverse of :func:`to_latent`."""
-    checks.examples("latent", latent)
-    checks.floating("logsnr", logsnr)
     return latent / expand(scale(logsnr), latent)
 
 
+@checked(score=examples, logsnr=(levels, "score"))
 def to_score(scale: Scale, score: Tensor, logsnr: Tensor) -> Tensor:
     """The score of the rescaled latent: that of z, divided by c (eq-rosetta-score).
 
     A change of variables divides the gradient where it multiplies the latent.
     """
-    checks.examples("score", score)
-    return from_latent(scale, score, logsnr)
+    return from_latent.formula(scale, score, logsnr)
 
 
+@checked(score=examples, logsnr=(levels, "score"))
 def from_score(scale: Scale, score: Tensor, logsnr: Tensor) -> Tensor:
     """The score of z: ``c`` times that of the latent ``c z``, the inverse of :func:`to_score`."""
-    checks.examples("score", score)
-    return to_latent(scale, score, logsnr)
+    return to_latent.formula(scale, score, logsnr)
 
 
 # EDM (Karras et al. 2022), and the sigma of VE-SDE
 
 
+@checked(logsnr=floating)
 def to_edm_sigma(logsnr: Tensor) -> Tensor:
     """EDM's noise level ``exp(-lambda / 2)``, which is sigma / alpha here (eq-rosetta-edm)."""
-    checks.floating("logsnr", logsnr)
     return torch.exp(-logsnr / 2)
 
 
+@checked(edm_sigma=positive)
 def from_edm_sigma(edm_sigma: Tensor) -> Tensor:
     """``lambda = -2 log sigma``, the inverse of :func:`to_edm_sigma`. ``ValueError`` unless > 0."""
-    checks.positive("edm_sigma", edm_sigma)
     return -2 * torch.log(edm_sigma)
 
 
+@checked(data_std=checks.positive_number, z=examples, logsnr=(levels, "z"))
 def edm_input(z: Tensor, logsnr: Tensor, data_std: float = 0.5) -> tuple[Tensor, Tensor]:
     """What EDM feeds its network F: ``(c_in z / alpha, c_noise)`` (eq-rosetta-edm-input).
 
@@ -218,45 +210,43 @@ def edm_input(z: Tensor, logsnr: Tensor, data_std: float = 0.5) -> tuple[Tensor,
     log(sigma_edm) / 4 = -lambda / 8`` has the shape of ``logsnr``. What F returns is the row
     ``parameterization.edm(data_std)``. Raises ``ValueError`` unless ``data_std`` is positive.
     """
-    checks.positive_number("data_std", data_std)
-    checks.examples("z", z)
-    var = (data_std * alpha(logsnr)).square() + sigma(logsnr).square()
-    return z / expand(var.sqrt(), z), -logsnr / 8
+    var = (data_std * alpha.formula(logsnr)).square() + sigma.formula(logsnr).square()
+    return z / expand.formula(var.sqrt(), z), -logsnr / 8
 
 
 # Flow matching (Lipman et al. 2023; Liu et al. 2023)
 
 
+@checked(logsnr=floating)
 def to_flow_time(logsnr: Tensor) -> Tensor:
     """Time on the straight path, ``r = sigma / (alpha + sigma) = sigmoid(-lambda / 2)``.
 
     r = 0 is data and r = 1 is noise, as everywhere in this book (eq-rosetta-flow).
     """
-    checks.floating("logsnr", logsnr)
     return torch.sigmoid(-logsnr / 2)
 
 
+@checked(r=share)
 def from_flow_time(r: Tensor) -> Tensor:
     """``lambda = 2 log((1 - r) / r)``, the inverse of :func:`to_flow_time`.
 
     Raises ``ValueError`` unless 0 < r < 1.
     """
-    _share("r", r)
     return 2 * (torch.log1p(-r) - r.log())
 
 
+@checked(logsnr=floating)
 def to_reversed_flow_time(logsnr: Tensor) -> Tensor:
     """``1 - r = sigmoid(lambda / 2)``: 0 is noise and 1 is data (eq-rosetta-reversed)."""
-    checks.floating("logsnr", logsnr)
     return torch.sigmoid(logsnr / 2)
 
 
+@checked(time=share)
 def from_reversed_flow_time(time: Tensor) -> Tensor:
     """``lambda = 2 log(time / (1 - time))``, the inverse of :func:`to_reversed_flow_time`.
 
     Raises ``ValueError`` unless 0 < time < 1.
     """
-    _share("time", time)
     return 2 * (time.log() - torch.log1p(-time))
 
 

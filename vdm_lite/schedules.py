@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vdm_lite import checks
+from vdm_lite.checks import checked, floating
 
 Schedule = Callable[[Tensor], Tensor]
 
@@ -31,11 +32,11 @@ class _Curve:
     logsnr_min: float = -5.0
 
     def __post_init__(self) -> None:
-        require_ends(self.logsnr_max, self.logsnr_min)
+        checks.ends(self.logsnr_max, self.logsnr_min)
 
     def __call__(self, t: Tensor) -> Tensor:
         """Log-SNR at times ``t`` in [0, 1], same shape. ``ValueError`` for other times."""
-        _require_times(t)
+        checks.times("t", t)
         (u_0, v_0), (u_1, v_1) = self._inverse(self.logsnr_max), self._inverse(self.logsnr_min)
         return self._curve((1 - t) * u_0 + t * u_1, (1 - t) * v_0 + t * v_1)
 
@@ -69,7 +70,7 @@ class Cosine(_Curve):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_level("shift", self.shift)
+        checks.level("shift", self.shift)
 
     def _curve(self, u: Tensor, v: Tensor) -> Tensor:
         half = math.pi / 2
@@ -179,7 +180,7 @@ class Learned(nn.Module):
         train_ends: bool = False,
     ) -> None:
         super().__init__()
-        require_ends(logsnr_max, logsnr_min)
+        checks.ends(logsnr_max, logsnr_min)
         units = checks.count("units", units)
         self.units = units
         self.raw = nn.Parameter(torch.zeros(units + 1))
@@ -188,7 +189,7 @@ class Learned(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """Log-SNR at times ``t`` in [0, 1], same shape. ``ValueError`` for other times."""
-        _require_times(t)
+        checks.times("t", t)
         share = self.share(t)
         return (1 - share) * self.logsnr_max + share * self.logsnr_min
 
@@ -207,22 +208,18 @@ class Learned(nn.Module):
         return [self.raw]
 
 
+@checked(schedule=checks.schedule, t=floating)
 def rate(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
     """``(logsnr, dlogsnr/dt)`` at times ``t``, () or (B,), by forward differentiation.
 
     Works under ``no_grad``. Raises ``ValueError`` where the schedule rises: noise may only grow
     with t.
     """
-    checks.function("schedule", schedule, "t -> logsnr")
-    checks.floating("t", t)
     # As (B,) also inside: the forward derivative of a float32 tensor () can come out as float64.
     at = t.reshape(-1)
     logsnr, slope = torch.func.jvp(schedule, (at,), (torch.ones_like(at),))
-    checks.same_shape("schedule(t)", logsnr, at)
-    checks.floating("schedule(t)", logsnr)
-    if checks.readable(slope):
-        falls = bool((slope <= 0).all())
-        checks.require(falls, "schedule", "logsnr that falls with t", "one that rises")
+    checks.shaped_as("schedule(t)", logsnr, at)
+    checks.every(slope <= 0, "schedule", "logsnr that falls with t", "one that rises")
     return logsnr.reshape(t.shape), slope.reshape(t.shape)
 
 
@@ -237,16 +234,15 @@ def ends(schedule: Schedule) -> tuple[float, float]:
     return logsnr[1].item(), logsnr[0].item()
 
 
+@checked(logsnr=floating)
 def time_of(schedule: Schedule, logsnr: Tensor) -> Tensor:
     """The time at which ``schedule`` has these log-SNRs, by bisection: same shape.
 
     Raises ``ValueError`` for levels outside the schedule's end points.
     """
-    checks.floating("logsnr", logsnr)
     low, high = ends(schedule)
-    if checks.readable(logsnr):
-        inside = bool(_between(logsnr, low, high).all())
-        checks.require(inside, "logsnr", f"levels in [{low:.6g}, {high:.6g}]", "one outside")
+    span = f"levels in [{low:.6g}, {high:.6g}]"
+    checks.every(_between(logsnr, low, high), "logsnr", span, "one outside")
     before, after = torch.zeros_like(logsnr), torch.ones_like(logsnr)
     with torch.no_grad():
         for _ in range(80):  # times near 0 keep their digits, which the tail of a density needs
@@ -256,14 +252,14 @@ def time_of(schedule: Schedule, logsnr: Tensor) -> Tensor:
     return (before + after) / 2
 
 
+@checked(logsnr=floating)
 def density(schedule: Schedule, logsnr: Tensor) -> Tensor:
     """``p(lambda) = -dt / dlambda``, how often uniform times visit a level (eq-schedule-density).
 
     Same shape as ``logsnr``; it integrates to 1 between the end points and is 0 outside.
     """
-    checks.floating("logsnr", logsnr)
     low, high = ends(schedule)
-    _, slope = rate(schedule, time_of(schedule, logsnr.clamp(low, high)))
+    _, slope = rate.formula(schedule, time_of.formula(schedule, logsnr.clamp(low, high)))
     return torch.where(_between(logsnr, low, high), -1 / slope, 0.0)
 
 
@@ -284,33 +280,17 @@ def levels(schedule: Schedule, steps: int, like: Tensor) -> tuple[Tensor, Tensor
     return logsnr[:-1], logsnr[1:]
 
 
-def require_ends(logsnr_max: float, logsnr_min: float) -> None:
-    """Raise ``ValueError`` unless the end points are from -80 to 80 and in their order."""
-    _require_level("logsnr_max", logsnr_max)
-    _require_level("logsnr_min", logsnr_min)
-    given = (logsnr_max, logsnr_min)
-    order = "logsnr_max > logsnr_min"
-    checks.require(logsnr_max > logsnr_min, "logsnr_max, logsnr_min", order, given)
-
-
-def _require_level(argument: str, value: float) -> None:
-    """The SNR e^80 and the variance e^-80 are float32 numbers with all digits, e^90 is infinite."""
-    checks.finite_number(argument, value)
-    checks.require(abs(value) <= 80, argument, "a number from -80 to 80", value)
-
-
 def require_falling(schedule: Schedule) -> None:
     """Raise ``ValueError`` unless ``schedule`` is finite and falls strictly over [0, 1]."""
-    checks.function("schedule", schedule, "t -> logsnr")
+    checks.schedule("schedule", schedule)
     with torch.no_grad():
         t = even_times(schedule, 65)
         logsnr = schedule(t)
-    tensor = isinstance(logsnr, Tensor)
-    checks.require(tensor, "schedule(t)", "a tensor of levels", checks.described(logsnr))
+    checks.instance("schedule(t)", logsnr, Tensor, "a tensor of levels")
     checks.same_shape("schedule(t)", logsnr, t)
-    if checks.readable(logsnr):
-        falls = bool(logsnr.isfinite().all() and (logsnr.diff() < 0).all())
-        checks.require(falls, "schedule", "finite logsnr that falls with t", "one that does not")
+    drop = logsnr.diff()
+    falls = (drop < 0) & drop.isfinite()
+    checks.every(falls, "schedule", "finite logsnr that falls with t", "one that does not")
 
 
 def even_times(schedule: Schedule, n: int) -> Tensor:
@@ -318,10 +298,3 @@ def even_times(schedule: Schedule, n: int) -> Tensor:
     parameters = schedule.parameters() if isinstance(schedule, nn.Module) else iter(())
     like = next(parameters, torch.empty((), dtype=torch.float64, device="cpu"))
     return torch.linspace(0, 1, n, device=like.device, dtype=like.dtype)
-
-
-def _require_times(t: Tensor) -> None:
-    checks.floating("t", t)
-    if checks.readable(t):
-        inside = bool(((t >= 0) & (t <= 1)).all())
-        checks.require(inside, "t", "times in [0, 1]", "a time outside")

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vdm_lite import checks
+from vdm_lite.checks import checked
 from vdm_lite.elbo import Elbo
 from vdm_lite.gaussian import (
     Normal,
@@ -41,9 +42,8 @@ def to_normal(output: Tensor, units: int, argument: str = "output") -> Normal:
     hierarchy goes astray. ``ValueError``, naming the ``argument``, for any other shape.
     """
     checks.floating(argument, output)
-    fits = output.ndim == 2 and output.shape[1] == 2 * units
     expected = f"(B, {2 * units}): means and raw variances of {units} units"
-    checks.require(fits, argument, expected, tuple(output.shape))
+    checks.sizes(argument, output, ("B", 2 * units), expected)
     mean, raw = output.chunk(2, dim=1)
     return Normal(mean, F.softplus(raw) + MIN_VARIANCE)
 
@@ -53,6 +53,7 @@ def standard_normal(like: Tensor) -> Normal:
     return Normal(torch.zeros_like(like), torch.ones_like(like))
 
 
+@checked(costs=checks.matrix)
 def active_units(costs: Tensor, threshold: float = 0.01) -> int:
     """How many units cost more than ``threshold`` nats on average over examples: costs (N, units).
 
@@ -61,15 +62,7 @@ def active_units(costs: Tensor, threshold: float = 0.01) -> int:
     The costs must be divergences: below the top of a bottom-up hierarchy they are not, and a unit
     that carries information may cost less than nothing (eq-bottom-up-cost).
     """
-    checks.examples("costs", costs)
-    checks.require(costs.ndim == 2, "costs", "shape (N, units)", tuple(costs.shape))
     return int((costs.mean(0) > threshold).sum())
-
-
-def require_observation(observation: Observation) -> None:
-    """Raise ``ValueError`` unless ``observation`` can do what an :class:`Observation` can."""
-    names = ("parameters", "encode", "log_prob", "mean")
-    checks.has("observation", observation, names, "an observation such as Bernoulli()")
 
 
 class LatentModel(nn.Module):
@@ -146,7 +139,7 @@ class VAE(LatentModel):
         latents = checks.count("latents", latents)
         checks.function("encoder", encoder, "x -> output")
         checks.function("decoder", decoder, "z -> output")
-        require_observation(observation)
+        checks.observation("observation", observation)
         self.encoder, self.decoder = encoder, decoder
         self.observation, self.latents = observation, latents
 
@@ -160,20 +153,20 @@ class VAE(LatentModel):
         ``prior`` is the KL in closed form (eq-gaussian-kl), ``reconstruction`` uses one draw of z.
         """
         q = self.posterior(data)
-        reconstruction = self.reconstruction(data, draw(q, generator))
-        prior = kl(q, standard_normal(q.mean))
+        reconstruction = self.reconstruction(data, draw.formula(q, generator))
+        prior = kl.formula(q, standard_normal(q.mean))
         return Elbo(prior, reconstruction, prior.new_zeros(len(prior), 0))
 
     def unit_costs(self, data: Tensor) -> Tensor:
         """``KL(q(z_j | x) || N(0, 1))`` of each unit j, in nats: (B, latents)."""
         q = self.posterior(data)
-        return kl_per_unit(q, standard_normal(q.mean))
+        return kl_per_unit.formula(q, standard_normal(q.mean))
 
     def log_weight(self, data: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """``log p(x, z) - log q(z | x)`` for one draw z, in nats: (B,)."""
         q = self.posterior(data)
-        z = draw(q, generator)
-        ratio = log_prob(standard_normal(z), z) - log_prob(q, z)
+        z = draw.formula(q, generator)
+        ratio = log_prob.formula(standard_normal(z), z) - log_prob.formula(q, z)
         return sum_except_batch(ratio) - self.reconstruction(data, z)
 
     @torch.no_grad()

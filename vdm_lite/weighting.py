@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vdm_lite import checks
+from vdm_lite.checks import checked, finite_number, positive_number
 from vdm_lite.gaussian import alpha
 from vdm_lite.parameterization import (
     FLOW,
@@ -20,8 +21,8 @@ from vdm_lite.parameterization import (
     NOISE,
     VELOCITY,
     Parameterization,
+    check_row,
     determinant,
-    require_row,
 )
 from vdm_lite.parameterization import edm as edm_output
 from vdm_lite.schedules import (
@@ -32,7 +33,6 @@ from vdm_lite.schedules import (
     LogitNormal,
     Schedule,
     density,
-    require_ends,
 )
 
 Weighting = Callable[[Tensor], Tensor]
@@ -60,14 +60,13 @@ def flow_matching(logsnr: Tensor) -> Tensor:
     return torch.exp(-logsnr / 2)
 
 
+@checked(mean=finite_number, std=positive_number)
 def logit_normal(mean: float = 0.0, std: float = 1.0) -> Weighting:
     """``N(lambda; -2 mean, (2 std)^2) (1 + exp(-lambda / 2))^2`` up to scale (Esser et al. 2024).
 
     Plain flow error at places ``r = sigmoid(N(mean, std^2))`` of the straight path. Raises
     ``ValueError`` unless the mean is finite and the deviation positive.
     """
-    checks.finite_number("mean", mean)
-    checks.positive_number("std", std)
     return partial(_logit_normal, mean=mean, std=std)
 
 
@@ -94,13 +93,13 @@ def edm_monotonic(logsnr: Tensor) -> Tensor:
     return edm(logsnr.clamp(min=EDM_PEAK))
 
 
+@checked(gamma=finite_number)
 def p2(gamma: float = 1.0) -> Weighting:
     """``sech(lambda / 2) / (1 + exp(lambda))^gamma``: the factor P2 of Choi et al. (2022), cosine.
 
     So Kingma & Gao (2023) list it. Choi et al.'s own code draws the levels of linear betas: that
     weight is ``implied(BetaLinear(), NOISE, explicit)`` with P2's factor as ``explicit``.
     """
-    checks.finite_number("gamma", gamma)
     return partial(_p2, gamma=gamma)
 
 
@@ -108,9 +107,9 @@ def _p2(logsnr: Tensor, gamma: float) -> Tensor:
     return noise_cosine(logsnr) * torch.sigmoid(-logsnr) ** gamma
 
 
+@checked(gamma=positive_number)
 def min_snr(gamma: float = 5.0) -> Weighting:
     """``sech(lambda / 2) min(1, gamma exp(-lambda))``: min-SNR weighting, cosine schedule."""
-    checks.positive_number("gamma", gamma)
     return partial(_min_snr, gamma=gamma)
 
 
@@ -123,9 +122,9 @@ def _clipped_snr(logsnr: Tensor, gamma: float) -> Tensor:
     return (gamma * torch.exp(-logsnr)).clamp(max=1)
 
 
+@checked(bias=finite_number)
 def sigmoid(bias: float = 2.0) -> Weighting:
     """``sigmoid(bias - lambda)`` (Kingma & Gao 2023)."""
-    checks.finite_number("bias", bias)
     return partial(_sigmoid, bias=bias)
 
 
@@ -133,6 +132,7 @@ def _sigmoid(logsnr: Tensor, bias: float) -> Tensor:
     return torch.sigmoid(bias - logsnr)
 
 
+@checked(schedule=checks.schedule, parameterization=check_row, explicit=checks.weighting)
 def implied(
     schedule: Schedule, parameterization: Parameterization, explicit: Weighting
 ) -> Weighting:
@@ -142,9 +142,6 @@ def implied(
     for the output y of ``parameterization``:
     ``w = p(lambda) explicit(lambda) (determinant / alpha)^2``, between the schedule's end points.
     """
-    checks.function("schedule", schedule, "t -> logsnr")
-    require_row(parameterization, "parameterization")
-    checks.function("explicit", explicit, "logsnr -> w")
     return partial(_implied, recipe=(schedule, parameterization, explicit))
 
 
@@ -190,23 +187,15 @@ RECIPES = {
 }
 
 
+@checked(weighting=checks.weighting)
 def is_monotone(weighting: Weighting, logsnr_max: float = 13.3, logsnr_min: float = -5.0) -> bool:
     """Whether the weight never rises (eq-monotone), on a grid of 4097 levels between the ends.
 
     A rise below 1e-12 of the largest weight counts as rounding. Raises ``ValueError`` for end
     points out of order, and for a weight that is negative or not finite.
     """
-    require_ends(logsnr_max, logsnr_min)
+    checks.ends(logsnr_max, logsnr_min)
     logsnr = torch.linspace(logsnr_min, logsnr_max, 4097, dtype=torch.float64, device="cpu")
-    checks.function("weighting", weighting, "logsnr -> w")
     w = weighting(logsnr)
-    require_weights(w, logsnr)
+    checks.weights("weighting(logsnr)", w, logsnr)
     return bool((w.diff() <= 1e-12 * w.max()).all())
-
-
-def require_weights(w: Tensor, logsnr: Tensor) -> None:
-    """Raise ``ValueError`` unless ``w`` holds one finite weight >= 0 for each level."""
-    checks.floating("weighting(logsnr)", w)
-    checks.same_shape("weighting(logsnr)", w, logsnr)
-    if checks.readable(w):
-        checks.require(bool((w >= 0).all()), "weighting(logsnr)", "weights >= 0", w.min().item())

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from vdm_lite import checks
+from vdm_lite.checks import checked
 from vdm_lite.elbo import Elbo
 
 STARTS = 4  # of the searches for the smallest gap
@@ -29,18 +30,8 @@ class LinearHierarchy:
     """
 
     def __init__(self, weights: Sequence[Tensor], stds: Sequence[float]) -> None:
-        checks.require(len(weights) > 0, "weights", "at least one matrix", "none")
-        one_each = f"{len(weights)} widths, one for each matrix"
-        checks.require(len(stds) == len(weights), "stds", one_each, len(stds))
-        for i, (weight, std) in enumerate(zip(weights, stds, strict=True)):
-            checks.floating(f"weights[{i}]", weight)
-            rows = weights[i - 1].shape[-1] if i else "any number of"
-            fits = weight.ndim == 2 and (i == 0 or len(weight) == rows)
-            expected = f"a matrix of {rows} rows"
-            checks.require(fits, f"weights[{i}]", expected, f"shape {tuple(weight.shape)}")
-            kind, like = (f"{w.dtype} on {w.device}" for w in (weight, weights[0]))
-            checks.require(kind == like, f"weights[{i}]", f"{like} as weights[0]", kind)
-            checks.positive_number(f"stds[{i}]", std)
+        checks.chain("weights", weights)
+        checks.widths("stds", stds, weights)
         self.weights, self.stds = tuple(weights), tuple(stds)
         self.sizes = [weight.shape[1] for weight in weights]
 
@@ -102,7 +93,7 @@ class LinearHierarchy:
 
     def gap(self, x: Tensor, q: MultivariateNormal) -> Tensor:
         """``KL(q || p(z_{1:T} | x)) = log p(x) - ELBO``, in nats: (B,) (eq-evidence-gap)."""
-        self._check(x, q)
+        self._check_both(x, q)
         return kl_divergence(q, self.posterior(x))
 
     def elbo(self, x: Tensor, q: MultivariateNormal) -> Elbo:
@@ -111,7 +102,7 @@ class LinearHierarchy:
         ``prior`` (B,) is ``KL(q(z_T | x) || N(0, I))``; ``diffusion`` (B, T - 1) holds the expected
         ``KL(q(z_t | z_{t+1}, x) || p(z_t | z_{t+1}))`` of z_1 … z_{T-1}.
         """
-        self._check(x, q)
+        self._check_both(x, q)
         top = self._read(len(self.sizes))
         prior = kl_divergence(_image(q, top), _standard(top))
         costs = [self._layer_cost(q, t) for t in range(1, len(self.sizes))]
@@ -168,16 +159,19 @@ class LinearHierarchy:
     def _downwards(self) -> Iterable[tuple[Tensor, float]]:
         return zip(reversed(self.weights), reversed(self.stds), strict=True)
 
-    def _check(self, x: Tensor, q: MultivariateNormal | None = None) -> None:
+    def _check(self, x: Tensor) -> None:
+        dims, dtype = len(self.weights[0]), self.weights[0].dtype
         checks.examples("x", x)
-        wanted = self.weights[0].dtype
-        checks.require(x.dtype == wanted, "x", f"{wanted}, as the weights", x.dtype)
-        dims = len(self.weights[0])
-        checks.require(x.shape[1:] == (dims,), "x", f"shape (B, {dims})", tuple(x.shape))
-        wanted, given = (len(x), sum(self.sizes)), None if q is None else tuple(q.mean.shape)
-        checks.require(given in (None, wanted), "q", f"a Gaussian of shape {wanted}", given)
+        checks.require(x.dtype == dtype, "x", f"{dtype}, as the weights", x.dtype)
+        checks.sizes("x", x, ("B", dims), f"shape (B, {dims})")
+
+    def _check_both(self, x: Tensor, q: MultivariateNormal) -> None:
+        self._check(x)
+        shape = (len(x), sum(self.sizes))
+        checks.sizes("q", q.mean, shape, f"a Gaussian of shape {shape}")
 
 
+@checked(covariance=checks.square, latents=checks.count, std=checks.positive_number)
 def probabilistic_pca(covariance: Tensor, latents: int, std: float) -> LinearHierarchy:
     """The linear VAE of greatest likelihood for data of this ``covariance`` (D, D) (eq-ppca).
 
@@ -185,13 +179,8 @@ def probabilistic_pca(covariance: Tensor, latents: int, std: float) -> LinearHie
     below ``std^2`` gets weight zero: its latent collapses (Tipping and Bishop 1999). Raises
     ``ValueError`` unless the matrix is square, ``latents <= D`` and ``std > 0``.
     """
-    checks.floating("covariance", covariance)
-    square = covariance.ndim == 2 and covariance.shape[0] == covariance.shape[1]
-    checks.require(square, "covariance", "a square matrix", tuple(covariance.shape))
-    checks.count("latents", latents)
     dims = len(covariance)
     checks.require(latents <= dims, "latents", f"at most {dims}", latents)
-    checks.positive_number("std", std)
     values, vectors = torch.linalg.eigh(covariance)  # rising
     scale = (values - std**2).clamp(min=0).sqrt()
     return LinearHierarchy([(vectors * scale).flip(1)[:, :latents]], [std])
@@ -207,8 +196,8 @@ def smallest_gap(model: LinearHierarchy, sees: Tensor, links: Tensor) -> Tensor:
     L-BFGS finds from several starts, as there can be several valleys.
     """
     n = sum(model.sizes)
-    checks.require(sees.shape == (n,), "sees", f"shape ({n},)", tuple(sees.shape))
-    checks.require(links.shape == (n, n), "links", f"shape {(n, n)}", tuple(links.shape))
+    checks.sizes("sees", sees, (n,), f"shape ({n},)")
+    checks.sizes("links", links, (n, n), f"shape {(n, n)}")
     sees, links = sees != 0, links != 0
     precision, covariance = model.precision(), model.covariance()
     no_cycle = not links.to(precision).matrix_power(n).any()

@@ -30,15 +30,7 @@ class GaussianMixture:
     """
 
     def __init__(self, weights: Tensor, means: Tensor, stds: Tensor) -> None:
-        for name, value in (("weights", weights), ("means", means), ("stds", stds)):
-            checks.floating(name, value)
-        checks.batch("means", means)
-        for name, value in (("weights", weights), ("stds", stds)):
-            checks.same_shape(name, value, means.reshape(len(means), -1)[:, 0])
-        total = weights.sum().item()
-        proper = bool((weights > 0).all()) and abs(total - 1) < 1e-5
-        checks.require(proper, "weights", "positive, summing to one", f"a sum of {total:.6g}")
-        checks.require(bool((stds >= 0).all()), "stds", ">= 0", f"{stds.min().item():.3g}")
+        checks.mixture(weights, means, stds)
         self.weights, self.means, self.stds = weights, means, stds
         self.event_shape = means.shape[1:]
         self.dims = self.event_shape.numel()
@@ -51,18 +43,19 @@ class GaussianMixture:
         noise = torch.randn(
             means.shape, generator=generator, dtype=means.dtype, device=means.device
         )
-        return means + expand(self.stds[chosen], means) * noise
+        return means + expand.formula(self.stds[chosen], means) * noise
 
     def log_prob(self, x: Tensor) -> Tensor:
         """``log q(x)`` in nats, (B,). Finite data have no density: ``ValueError``."""
         wide = bool((self.stds > 0).all())
         checks.require(wide, "stds", "positive widths for a density", "a component of width 0")
+        self._check(x)
         one = x.new_ones(())
         return self._terms(x, one, 0 * one).log_joint.logsumexp(1)
 
     def log_marginal(self, z: Tensor, logsnr: Tensor) -> Tensor:
         """``log q(z_t)`` in nats, (B,), for latents ``z`` (B, ...) at levels () or (B,)."""
-        return self._terms(z, alpha(logsnr), sigma(logsnr)).log_joint.logsumexp(1)
+        return self._at(z, logsnr).log_joint.logsumexp(1)
 
     def energy(self, z: Tensor, logsnr: Tensor) -> Tensor:
         """``E(z_t) = -log q(z_t)``, (B,): the energy whose negative gradient is the score."""
@@ -70,7 +63,7 @@ class GaussianMixture:
 
     def score(self, z: Tensor, logsnr: Tensor) -> Tensor:
         """Gradient of ``log q(z_t)``: ``sum_k r_k (alpha m_k - z) / v_k``, shape of ``z``."""
-        terms = self._terms(z, alpha(logsnr), sigma(logsnr))
+        terms = self._at(z, logsnr)
         return -_mix(terms.share / terms.var, terms.offset).reshape(z.shape)
 
     def denoise(self, z: Tensor, logsnr: Tensor) -> Tensor:
@@ -78,12 +71,12 @@ class GaussianMixture:
 
         ``sum_k r_k (m_k + alpha s_k^2 / v_k (z - alpha m_k))``, r_k the share of component k.
         """
-        terms = self._terms(z, alpha(logsnr), sigma(logsnr))
+        terms = self._at(z, logsnr)
         return _mix(terms.share, self._component_means(terms)).reshape(z.shape)
 
     def posterior_variance(self, z: Tensor, logsnr: Tensor) -> Tensor:
         """``E[||x - E[x|z_t]||^2 | z_t]``, the error that no denoiser can avoid, (B,)."""
-        terms = self._terms(z, alpha(logsnr), sigma(logsnr))
+        terms = self._at(z, logsnr)
         means = self._component_means(terms)
         between = (means - _mix(terms.share, means).unsqueeze(1)).square().sum(-1)
         within = self.dims * (terms.stds * terms.noise).square() / terms.var
@@ -91,7 +84,7 @@ class GaussianMixture:
 
     def _posterior_fourth(self, z: Tensor, logsnr: Tensor) -> Tensor:
         """``E[(x - E[x|z_t])^4 | z_t]`` of one-dimensional data, (B,)."""
-        terms = self._terms(z, alpha(logsnr), sigma(logsnr))
+        terms = self._at(z, logsnr)
         means = self._component_means(terms)
         offset = (means - _mix(terms.share, means).unsqueeze(1)).squeeze(-1).square()
         within = (terms.stds * terms.noise).square() / terms.var
@@ -130,9 +123,10 @@ class GaussianMixture:
     def _over_z(self, of: Conditional, logsnr: Tensor, nodes: int) -> Tensor:
         points, node_weights = (value.to(logsnr) for value in normal(nodes))
         level = logsnr.reshape(-1, 1, 1)
-        width = alpha(level) * self.stds.to(level).reshape(-1, 1)
-        std = (width.square() + sigma(level).square()).sqrt()
-        z = alpha(level) * self.means.to(level).reshape(-1, 1) + std * points  # (N, K, nodes)
+        scale = alpha.formula(level)
+        width = scale * self.stds.to(level).reshape(-1, 1)
+        std = (width.square() + sigma.formula(level).square()).sqrt()
+        z = scale * self.means.to(level).reshape(-1, 1) + std * points  # (N, K, nodes)
         value = of(z.reshape(-1, *self.event_shape), level.expand(z.shape).reshape(-1))
         # No matmul, which autocast would do in bfloat16.
         each = (value.reshape(z.shape) * node_weights).sum(-1)  # (N, K)
@@ -155,14 +149,21 @@ class GaussianMixture:
         log_prob = self.log_prob(x.reshape(-1, *self.event_shape)).reshape(x.shape)
         return -(self.weights @ (log_prob @ node_weights))
 
+    def _check(self, z: Tensor) -> None:
+        checks.floating("z", z)
+        checks.sizes("z", z, ("B", *self.event_shape))
+        checks.batch("z", z)
+
+    def _at(self, z: Tensor, logsnr: Tensor) -> "_Terms":
+        """The terms of latents ``z`` (B, ...) at levels () or (B,)."""
+        self._check(z)
+        checks.levels("logsnr", logsnr, z)
+        return self._terms(z, alpha.formula(logsnr), sigma.formula(logsnr))
+
     def _terms(self, z: Tensor, scale: Tensor, noise: Tensor) -> "_Terms":
         """What every formula above needs to know about each (example, component) pair."""
-        checks.floating("z", z)
-        expected = f"({', '.join(map(str, ('B', *self.event_shape)))})"
-        checks.require(z.shape[1:] == self.event_shape, "z", expected, tuple(z.shape))
-        checks.batch("z", z)
         flat, stds = z.reshape(len(z), -1), self.stds.to(z)
-        scale, noise = expand(scale, flat), expand(noise, flat)
+        scale, noise = expand.formula(scale, flat), expand.formula(noise, flat)
         var = (scale * stds).square() + noise.square()
         offset = flat.unsqueeze(1) - scale.unsqueeze(-1) * self.means.to(z).reshape(-1, self.dims)
         distance = offset.square().sum(-1) / var + self.dims * (2 * math.pi * var).log()

@@ -7,19 +7,18 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from vdm_lite import checks
+from vdm_lite.checks import checked, count
 
 SHAPE = "(C, ...) with sizes >= 1"
 
 
+@checked(inputs=count, outputs=count, width=count, depth=checks.size)
 def perceptron(inputs: int, outputs: int, width: int = 256, depth: int = 2) -> nn.Sequential:
     """(B, inputs) -> (B, outputs) through ``depth`` hidden layers of ``width`` units and SiLU.
 
     With ``depth`` 0 it is one linear map and a bias. Raises ``ValueError`` for sizes below 1 and
     for a negative depth.
     """
-    for name, size in (("inputs", inputs), ("outputs", outputs), ("width", width)):
-        checks.count(name, size)
-    checks.count("depth", depth, least=0)
     sizes = [inputs] + depth * [width]
     hidden = [part for a, b in itertools.pairwise(sizes) for part in _layer(a, b)]
     return nn.Sequential(*hidden, nn.Linear(sizes[-1], outputs))

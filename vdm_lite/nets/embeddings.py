@@ -6,7 +6,6 @@ A denoiser is any module ``(z, logsnr) -> y``: z is (B, ...), logsnr () or (B,),
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ class FourierFeatures(nn.Module):
 
     def __init__(self, exponents: Sequence[int] = (7, 8)) -> None:
         super().__init__()
-        check_exponents(exponents)
+        checks.exponents("exponents", exponents)
         self.exponents = tuple(exponents)
 
     def channels(self, channels: int) -> int:
@@ -68,23 +67,3 @@ class LogsnrEmbedding(nn.Module):
 def _no_autocast(device_type: str) -> AbstractContextManager:
     """Autocast switched off; meta tensors know none. (torch 2.8 compiles no other question.)"""
     return nullcontext() if device_type == "meta" else torch.autocast(device_type, enabled=False)
-
-
-def check_exponents(exponents: Sequence[int]) -> None:
-    """Raise ``ValueError`` unless all are whole numbers from 0 to 20."""
-    several = isinstance(exponents, Sequence)
-    whole = several and all(isinstance(n, Integral) and 0 <= n <= 20 for n in exponents)
-    given = checks.described(exponents)
-    checks.require(whole, "exponents", "whole numbers from 0 to 20", given)
-
-
-def check_inputs(z: Tensor, logsnr: Tensor, shape: tuple[int | str, ...]) -> None:
-    """Require z (B, ...) to fit ``shape`` (names match any size) and logsnr to be () or (B,)."""
-    checks.examples("z", z)
-    checks.floating("logsnr", logsnr)
-    fits = z.ndim == len(shape) and all(
-        isinstance(want, str) or want == size for want, size in zip(shape, z.shape, strict=True)
-    )
-    checks.require(fits, "z", f"shape ({', '.join(map(str, shape))})", tuple(z.shape))
-    levels = logsnr.shape in ((), z.shape[:1])
-    checks.require(levels, "logsnr", f"shape () or ({len(z)},)", tuple(logsnr.shape))

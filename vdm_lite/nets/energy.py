@@ -24,4 +24,4 @@ class Energy(nn.Module):
         with sdpa_kernel(SDPBackend.MATH):
             output = self.network(z, logsnr)
         checks.answer("network(z, logsnr)", output, z)
-        return sum_except_batch(z * output) / sigma(logsnr)
+        return sum_except_batch(z * output) / sigma.formula(logsnr)

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vdm_lite import checks
-from vdm_lite.nets.embeddings import LogsnrEmbedding, check_inputs
+from vdm_lite.nets.embeddings import LogsnrEmbedding
 
 
 class Layer(nn.Module):
@@ -32,7 +32,7 @@ class MLP(nn.Module):
         super().__init__()
         checks.count("dim", dim)
         checks.count("hidden", hidden)
-        checks.count("layers", layers, least=0)
+        checks.size("layers", layers)
         self.dim = dim
         self.embedding = LogsnrEmbedding(hidden)
         self.inner = nn.Linear(dim, hidden)
@@ -42,7 +42,7 @@ class MLP(nn.Module):
         nn.init.zeros_(self.outer.bias)
 
     def forward(self, z: Tensor, logsnr: Tensor) -> Tensor:
-        check_inputs(z, logsnr, ("B", self.dim))
+        checks.inputs(z, logsnr, ("B", self.dim))
         embedding = self.embedding(logsnr)
         h = self.inner(z)
         for layer in self.layers:

@@ -13,12 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vdm_lite import checks
-from vdm_lite.nets.embeddings import (
-    FourierFeatures,
-    LogsnrEmbedding,
-    check_exponents,
-    check_inputs,
-)
+from vdm_lite.nets.embeddings import FourierFeatures, LogsnrEmbedding
 
 # One level of this width, a block on each side: 0.7 GB of weights, five times that in training
 # (gradients, two moments, an average). The memory grows with the square of the width.
@@ -123,10 +118,10 @@ class UNet(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, z: Tensor, logsnr: Tensor) -> Tensor:
-        check_inputs(z, logsnr, ("B", self.channels, "H", "W"))
+        checks.inputs(z, logsnr, ("B", self.channels, "H", "W"))
         even = not any(size % self.divisor for size in z.shape[2:])
-        sizes = f"height and width divisible by {self.divisor}"
-        checks.require(even, "z", sizes, tuple(z.shape))
+        expected = f"height and width divisible by {self.divisor}"
+        checks.require(even, "z", expected, tuple(z.shape))
         h = self.fourier(z).contiguous(memory_format=torch.channels_last)
         h = self.level(self.inner(h), self.embedding(logsnr))  # (B, widths[0], H, W)
         return self.outer(F.silu(self.norm(h)))
@@ -144,7 +139,7 @@ def check_sizes(
     widths = checks.counts("widths", widths, "one width or more")
     checks.count("widths", max(widths), most=WIDEST)
     checks.require(len(widths) <= 10, "widths", "ten widths at most", len(widths))
-    check_exponents(exponents)
+    checks.exponents("exponents", exponents)
 
 
 def group_norm(width: int) -> nn.GroupNorm:

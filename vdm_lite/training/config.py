@@ -24,7 +24,6 @@ from vdm_lite.schedules import (
     FlowMatching,
     Learned,
     Linear,
-    require_ends,
 )
 from vdm_lite.training.checkpoints import CheckpointError, load_into, part, read
 
@@ -61,8 +60,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_sizes(self.channels, self.widths, self.blocks, self.exponents)
-        Discretized(self.levels)  # for its check
-        require_ends(self.logsnr_max, self.logsnr_min)
+        checks.count("levels", self.levels, 2, 2**16)
+        checks.ends(self.logsnr_max, self.logsnr_min)
         for name, known in (("output", OUTPUTS), ("schedule", SCHEDULES)):
             value = getattr(self, name)
             given = value if isinstance(value, str) else checks.described(value)
