@@ -40,7 +40,7 @@ class AggregatePosterior:
     def log_prob(self, z: Tensor) -> Tensor:
         """``log q(z)`` in nats, (B,), for z (B, units) (eq-aggregate)."""
         checks.examples("z", z)
-        checks.sizes("z", z, ("B", self.units))
+        checks.sizes("z", z, ("B", self.units), f"(B, {self.units})")
         # A few thousand latents at a time: all pairs of a fine grid and a data set are many.
         return torch.cat([self._log_joint(some).logsumexp(1) for some in z.split(4096)])
 

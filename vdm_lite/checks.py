@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from functools import wraps
 from inspect import signature
 from numbers import Integral, Number, Real
-from typing import Any, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,14 +59,22 @@ def checked(**rules: Check | tuple[Any, ...]) -> Callable[[Callable[P, R]], Chec
 def require(condition: bool, argument: str, expected: str, given: object) -> None:
     """Raise ``ValueError("argument: expected …, got …")`` unless ``condition`` holds."""
     if not condition:
-        raise ValueError(f"{argument}: expected {expected}, got {given}")
+        refuse(argument, expected, given)
+
+
+def refuse(argument: str, expected: str, given: object) -> NoReturn:
+    """Raise ``ValueError("argument: expected …, got …")``.
+
+    What is asked in every step of a sampler asks first and describes afterwards.
+    """
+    raise ValueError(f"{argument}: expected {expected}, got {given}")
 
 
 def every(condition: Tensor, argument: str, expected: str, given: str | Tensor) -> None:
     """Require a condition of each number, where it can be read."""
     if readable(condition) and not condition.all():
         found = f"{given.item():.6g}" if isinstance(given, Tensor) else given
-        require(False, argument, expected, found)
+        refuse(argument, expected, found)
 
 
 def described(value: object) -> str:
@@ -85,15 +93,25 @@ def described(value: object) -> str:
 
 def floating(argument: str, value: Tensor) -> None:
     """Require a tensor of floating-point numbers, all finite."""
-    require(isinstance(value, Tensor), argument, "a floating-point tensor", described(value))
-    require(value.is_floating_point(), argument, "a floating-point tensor", value.dtype)
-    if readable(value):
-        require(_finite(value), argument, "finite numbers", "NaN or infinity")
+    of_floats(argument, value)
+    finite(argument, value)
 
 
-def _finite(value: Tensor) -> bool:
-    """One NaN or infinity makes the sum one; where only the sum overflows, each number is asked."""
-    return math.isfinite(value.sum().item()) or bool(value.isfinite().all())
+def of_floats(argument: str, value: Tensor) -> None:
+    """Require a tensor of floating-point numbers."""
+    if not isinstance(value, Tensor):
+        refuse(argument, "a floating-point tensor", described(value))
+    if not value.is_floating_point():
+        refuse(argument, "a floating-point tensor", value.dtype)
+
+
+def finite(argument: str, value: Tensor) -> None:
+    """Require finite numbers, where they can be read.
+
+    One NaN or infinity makes the sum one; where only the sum overflows, each number is asked.
+    """
+    if readable(value) and not math.isfinite(value.sum().item()) and not value.isfinite().all():
+        refuse(argument, "finite numbers", "NaN or infinity")
 
 
 def numbers(argument: str, value: Tensor | float) -> None:
@@ -171,7 +189,8 @@ def function(argument: str, value: Callable, form: str) -> None:
 
 def instance(argument: str, value: object, kind: type, expected: str) -> None:
     """Require an instance of a class of ours."""
-    require(isinstance(value, kind), argument, expected, described(value))
+    if not isinstance(value, kind):
+        refuse(argument, expected, described(value))
 
 
 def schedule(argument: str, value: Callable[[Tensor], Tensor]) -> None:
@@ -200,11 +219,10 @@ def answer(argument: str, value: Tensor, like: Tensor) -> None:
 
     Where a trainer reads the loss itself, see :func:`read_later`, NaN and infinity pass.
     """
-    require(isinstance(value, Tensor), argument, "a floating-point tensor", described(value))
-    require(value.is_floating_point(), argument, "a floating-point tensor", value.dtype)
+    of_floats(argument, value)
     same_shape(argument, value, like)
-    if readable(value) and not _later.get():
-        require(_finite(value), argument, "finite numbers", "NaN or infinity")
+    if not _later.get():
+        finite(argument, value)
 
 
 _later = ContextVar("numbers are read later", default=False)
@@ -231,7 +249,8 @@ def readable(value: Tensor) -> bool:
 
 def same_shape(argument: str, value: Tensor, like: Tensor) -> None:
     """Require ``value`` to have exactly the shape of ``like``: nothing broadcasts by accident."""
-    require(value.shape == like.shape, argument, f"shape {tuple(like.shape)}", tuple(value.shape))
+    if value.shape != like.shape:
+        refuse(argument, f"shape {tuple(like.shape)}", tuple(value.shape))
 
 
 def shaped_as(argument: str, value: Tensor, like: Tensor) -> None:
@@ -242,9 +261,9 @@ def shaped_as(argument: str, value: Tensor, like: Tensor) -> None:
 
 def aligned(argument: str, value: Tensor, data: Tensor) -> None:
     """Require a tensor () or (B,) for ``data`` (B, ...), as noise levels are."""
-    require(isinstance(value, Tensor), argument, "a tensor", described(value))
-    fits = value.shape in ((), data.shape[:1])
-    require(fits, argument, f"() or {tuple(data.shape[:1])}", tuple(value.shape))
+    instance(argument, value, Tensor, "a tensor")
+    if value.shape not in ((), data.shape[:1]):
+        refuse(argument, f"() or {tuple(data.shape[:1])}", tuple(value.shape))
 
 
 def levels(argument: str, value: Tensor, data: Tensor) -> None:
@@ -269,10 +288,9 @@ def sizes(
     argument: str, value: Tensor, wanted: Sequence[int | str], expected: str | None = None
 ) -> None:
     """Require a tensor of these sizes; a name, such as B, stands for any."""
-    expected = expected or f"({', '.join(map(str, wanted))})"
     pairs = zip(wanted, value.shape, strict=False)
-    fits = value.ndim == len(wanted) and all(isinstance(a, str) or a == b for a, b in pairs)
-    require(fits, argument, expected, tuple(value.shape))
+    if value.ndim != len(wanted) or any(a != b for a, b in pairs if not isinstance(a, str)):
+        refuse(argument, expected or f"shape ({', '.join(map(str, wanted))})", tuple(value.shape))
 
 
 def fits(argument: str, value: Tensor, like: Tensor) -> None:
@@ -288,15 +306,15 @@ def inputs(z: Tensor, logsnr: Tensor, wanted: Sequence[int | str]) -> None:
     """Require what a denoiser is called with: z (B, ...) of these sizes, logsnr () or (B,)."""
     examples("z", z)
     floating("logsnr", logsnr)
-    sizes("z", z, wanted, f"shape ({', '.join(map(str, wanted))})")
-    fits = logsnr.shape in ((), z.shape[:1])
-    require(fits, "logsnr", f"shape () or ({len(z)},)", tuple(logsnr.shape))
+    sizes("z", z, wanted)
+    if logsnr.shape not in ((), z.shape[:1]):
+        refuse("logsnr", f"shape () or ({len(z)},)", tuple(logsnr.shape))
 
 
 def batch(argument: str, value: Tensor) -> None:
     """Require at least one example, along the first axis."""
-    filled = value.ndim > 0 and value.numel() > 0
-    require(filled, argument, "a batch (B, ...) with B >= 1", f"shape {tuple(value.shape)}")
+    if value.ndim == 0 or value.numel() == 0:
+        refuse(argument, "a batch (B, ...) with B >= 1", f"shape {tuple(value.shape)}")
 
 
 def examples(argument: str, value: Tensor) -> None:
@@ -400,6 +418,15 @@ def normals_as(argument: str, value: Any, like: Any) -> None:
     has(argument, value, ("mean", "var"), "a Normal")
     same_shape(f"{argument}.mean", value.mean, like.mean)
     normal(argument, value)
+
+
+def prediction(argument: str, value: Any, z: Tensor, logsnr_s: Tensor | None = None) -> None:
+    """Require x and eps like ``z``, at a level that is as noisy as ``logsnr_s`` or more."""
+    has(argument, value, ("x", "eps", "logsnr"), "a Prediction")
+    shaped_as(f"{argument}.x", value.x, z)
+    shaped_as(f"{argument}.eps", value.eps, z)
+    if logsnr_s is not None:
+        noisier(f"{argument}.logsnr", value.logsnr, logsnr_s, z)
 
 
 def row(argument: str, value: Tensor) -> None:

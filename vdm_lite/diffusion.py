@@ -87,8 +87,10 @@ class VariationalDiffusion(nn.Module):
     def predict(self, z: Tensor, logsnr: Tensor) -> Prediction:
         """Estimates of x and eps from latents ``z`` (B, ...) at levels () or (B,)."""
         z, logsnr = as_weights(z, self.denoiser), as_weights(logsnr, self.denoiser)
-        y = self._output(z, logsnr)
-        return solve(self.parameterization, y, z, logsnr)
+        checks.examples("z", z)
+        checks.levels("logsnr", logsnr, z)
+        y = self.parameterization.output(self.denoiser, z, logsnr)
+        return solve.formula(self.parameterization, y, z, logsnr)
 
     def loss(
         self,
@@ -118,12 +120,16 @@ class VariationalDiffusion(nn.Module):
         ``times.observe(costs.t, costs.cost)``. Raises ``ValueError`` for a weight that is negative
         or not finite, and, on a CPU, for a denoiser that returns NaN.
         """
-        checks.function("weighting", weighting, "logsnr -> w")
+        checks.weighting("weighting", weighting)
         checks.function("times", times, FORM)
-        x = self._encode(data)
+        return self._costs(self._encode(data), weighting, times, generator)
+
+    def _costs(
+        self, x: Tensor, weighting: Weighting, times: TimeSampler, generator: Generator
+    ) -> Costs:
         drawn = times(len(x), generator=generator, device=x.device, dtype=x.dtype)
         t, p = require_times(drawn, len(x))
-        logsnr, slope = rate(self.schedule, t)
+        logsnr, slope = rate.formula(self.schedule, t)
         w = weighting(logsnr)
         checks.weights("weighting(logsnr)", w, logsnr)
         return Costs(t, p, -0.5 * w * slope * self._noise_error(x, logsnr, generator))
@@ -137,13 +143,13 @@ class VariationalDiffusion(nn.Module):
         data = as_weights(data, self.denoiser)
         x = self._encode(data)
         logsnr_0, logsnr_1 = self.schedule(x.new_tensor([0.0, 1.0]))
-        z_0 = diffuse(x, logsnr_0, normal_like(x, generator))
+        z_0 = diffuse.formula(x, logsnr_0, normal_like(x, generator))
         reconstruction = -self.likelihood.log_prob(data, z_0, logsnr_0)
         if steps is None:
-            diffusion = self.loss(data, generator=generator)
+            diffusion = self._costs(x, weightings.elbo, low_discrepancy, generator).loss
         else:
             diffusion = self._layer(x, steps, generator)
-        return Elbo(prior(x, logsnr_1), reconstruction, diffusion)
+        return Elbo(prior.formula(x, logsnr_1), reconstruction, diffusion)
 
     def _encode(self, data: Tensor) -> Tensor:
         """Data as x, in the dtype of the denoiser's weights."""
@@ -161,12 +167,8 @@ class VariationalDiffusion(nn.Module):
     def _noise_error(self, x: Tensor, logsnr: Tensor, generator: Generator) -> Tensor:
         """``||eps - eps_hat||^2 = (alpha / determinant)^2 ||y - y_hat||^2``: (B,)."""
         eps = normal_like(x, generator)
-        z = diffuse(x, logsnr, eps)
-        y = target(self.parameterization, x, eps, logsnr)
-        error = sum_except_batch((y - self._output(z, logsnr)).square())
-        return (alpha(logsnr) / determinant(self.parameterization, logsnr)).square() * error
-
-    def _output(self, z: Tensor, logsnr: Tensor) -> Tensor:
-        checks.examples("z", z)
-        checks.levels("logsnr", logsnr, z)
-        return self.parameterization.output(self.denoiser, z, logsnr)
+        z = diffuse.formula(x, logsnr, eps)
+        y = target.formula(self.parameterization, x, eps, logsnr)
+        y_hat = self.parameterization.output(self.denoiser, z, logsnr)
+        ratio = alpha.formula(logsnr) / determinant.formula(self.parameterization, logsnr)
+        return ratio.square() * sum_except_batch((y - y_hat).square())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vdm_lite import checks
+from vdm_lite.checks import checked, examples
 from vdm_lite.diffusion import VariationalDiffusion, require_model
 from vdm_lite.gaussian import diffuse, posterior, working_dtype
 from vdm_lite.parameterization import Prediction
@@ -28,19 +29,23 @@ class State(NamedTuple):
     x_hat: Tensor
 
 
+@checked(
+    z_t=examples, logsnr_s=(checks.levels, "z_t"), prediction=(checks.prediction, "z_t", "logsnr_s")
+)
 def ancestral_step(
     prediction: Prediction, z_t: Tensor, logsnr_s: Tensor, generator: Generator = None
 ) -> Tensor:
     """Draw z_s from the model's p(z_s | z_t) = q(z_s | z_t, x_hat) (eq-generative-transition)."""
-    q = posterior(z_t, prediction.x, logsnr_s, prediction.logsnr)
+    q = posterior.formula(z_t, prediction.x, logsnr_s, prediction.logsnr)
     return q.mean + q.var.sqrt() * normal_like(z_t, generator)
 
 
+@checked(z_t=examples, logsnr_s=(checks.levels, "z_t"), prediction=(checks.prediction, "z_t"))
 def ddim_step(
     prediction: Prediction, z_t: Tensor, logsnr_s: Tensor, generator: Generator = None
 ) -> Tensor:
     """The deterministic step ``z_s = alpha_s x_hat + sigma_s eps_hat`` (Song et al. 2021)."""
-    return diffuse(prediction.x, logsnr_s, prediction.eps)
+    return diffuse.formula(prediction.x, logsnr_s, prediction.eps)
 
 
 def sample(
@@ -72,6 +77,7 @@ def _walk(
     generator: Generator,
 ) -> Iterator[State]:
     logsnr_s, logsnr_t = levels(model.schedule, steps, z)
+    step = getattr(step, "formula", step)  # of a step of ours: its input is ours, too
     for i in reversed(range(steps)):
         prediction = model.predict(z, logsnr_t[i])
         z_s = step(prediction, z, logsnr_s[i], generator)

@@ -163,7 +163,7 @@ class LinearHierarchy:
         dims, dtype = len(self.weights[0]), self.weights[0].dtype
         checks.examples("x", x)
         checks.require(x.dtype == dtype, "x", f"{dtype}, as the weights", x.dtype)
-        checks.sizes("x", x, ("B", dims), f"shape (B, {dims})")
+        checks.sizes("x", x, ("B", dims))
 
     def _check_both(self, x: Tensor, q: MultivariateNormal) -> None:
         self._check(x)
