@@ -110,8 +110,10 @@ def finite(argument: str, value: Tensor) -> None:
 
     One NaN or infinity makes the sum one; where only the sum overflows, each number is asked.
     """
-    if readable(value) and not math.isfinite(value.sum().item()) and not value.isfinite().all():
-        refuse(argument, "finite numbers", "NaN or infinity")
+    if readable(value):
+        total = value.sum() if value.ndim > 0 else value
+        if not math.isfinite(total.item()) and not value.isfinite().all():
+            refuse(argument, "finite numbers", "NaN or infinity")
 
 
 def numbers(argument: str, value: Tensor | float) -> None:
