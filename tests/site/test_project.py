@@ -1,5 +1,6 @@
 """The project's own promises: one address, stripped notebooks, tested equations, a true README."""
 
+import ast
 import contextlib
 import io
 import json
@@ -47,6 +48,20 @@ def markdown() -> list[str]:
 def labels() -> list[str]:
     """Return the labels of all displayed equations of the book."""
     return [a or b for text in markdown() for a, b in LABEL.findall(text)]
+
+
+# The first screen
+
+
+@every_notebook
+def test_a_page_does_not_start_with_plumbing(path):
+    """The cell for Colab stays in the notebook; cells that only import are folded."""
+    first, *others = cells(path, "code")
+    assert first["metadata"]["tags"] == ["remove-cell"]
+    for cell in others:
+        statements = ast.parse(re.sub(r"(?m)^%.*$", "", "".join(cell["source"]))).body
+        if all(isinstance(each, ast.Import | ast.ImportFrom) for each in statements):
+            assert "hide-input" in cell["metadata"]["tags"], cell["id"]
 
 
 # Equations and their tests
