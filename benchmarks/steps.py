@@ -1,5 +1,7 @@
 """Time a training step and a sampling step of our U-Net beside azula's and diffusers'.
 
+And a sampling step of a perceptron beside one without the library's checks of its input.
+
 All have about 1 M parameters, three resolutions and one residual block at each, going down and
 going up (diffusers adds one going up and two in the middle: it has no smaller setting). Widths are
 32, 64, ... from the top, narrower lower down where a peer would exceed 1 M. Each peer is timed in
@@ -12,7 +14,9 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from inspect import isfunction
 from pathlib import Path
 from statistics import median
 
@@ -20,11 +24,16 @@ import torch
 from peers import AzulaUNet, DiffusersUNet
 from torch import nn
 
-from vdm_lite.nets import UNet
+from vdm_lite import checks
+from vdm_lite.diffusion import VariationalDiffusion
+from vdm_lite.nets import MLP, UNet
+from vdm_lite.samplers import sample
 
 RESULTS = Path(__file__).parent / "results"
 BATCH = 64
 GOALS = {"azula": 1.0, "diffusers": 1.3}  # a training step: the peer's time over ours, at least
+WALK = {"shape": (256, 32), "steps": 20}  # of a perceptron
+PRICE = 1.1  # of the checks: the time of a step of that walk over that of one without, at most
 
 
 def contenders() -> dict[str, nn.Module]:
@@ -56,6 +65,44 @@ def sampling_step(net: nn.Module) -> Callable[[], None]:
     """One evaluation of the network without gradients, which is all that a sampler pays for."""
     z, logsnr = torch.randn(BATCH, 1, 28, 28), torch.zeros(BATCH)
     return torch.no_grad()(lambda: net(z, logsnr))
+
+
+def walk() -> Callable[[], None]:
+    """All of a walk from noise to data by a perceptron."""
+    model = VariationalDiffusion(MLP(WALK["shape"][1]))
+
+    def steps() -> None:
+        for _ in sample(model, **WALK):
+            pass
+
+    return steps
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Let every check of the library that returns nothing do nothing."""
+    functions = [f for f in vars(checks).values() if isfunction(f)]
+    silenced = [f for f in functions if f.__annotations__.get("return", ...) is None]
+    code = [check.__code__ for check in silenced]
+    for check in silenced:
+        check.__code__ = (lambda *_, **__: None).__code__
+    try:
+        yield
+    finally:
+        for check, own in zip(silenced, code, strict=True):
+            check.__code__ = own
+
+
+def price_of_checks(rounds: int) -> float:
+    """The median over rounds of a walk's time by that of the same walk without checks."""
+    checked = walk()
+
+    def bare() -> None:
+        with unchecked():
+            checked()
+
+    times = timings("checks", {"checked": checked, "bare": bare}, rounds)
+    return median(a / b for a, b in zip(times["checked"], times["bare"], strict=True))
 
 
 def seconds(step: Callable[[], None]) -> float:
@@ -117,14 +164,17 @@ def main() -> None:
     steps = {name: training_step(net) for name, net in nets.items()}
     train = summary(timings("training step", steps, arguments.rounds))
     steps = {name: sampling_step(net) for name, net in nets.items()}
-    sample = summary(timings("sampling step", steps, arguments.rounds))
+    sampled = summary(timings("sampling step", steps, arguments.rounds))
 
-    print(table(parameters, train, sample))
+    print(table(parameters, train, sampled))
     print(*(verdict(peer, goal, train) for peer, goal in GOALS.items()), sep="\n")
+    price = price_of_checks(4 * arguments.rounds)
+    outcome = "reached" if price <= PRICE else "missed"
+    print(f"checks: a sampling step takes {price:.3f} times as long; goal {PRICE}: {outcome}")
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"steps-{time.strftime('%Y%m%d-%H%M%S')}.json"
     about = {"setting": setting, "torch": torch.__version__, "machine": platform.platform()}
-    results = {"parameters": parameters, "training": train, "sampling": sample}
+    results = {"parameters": parameters, "training": train, "sampling": sampled, "checks": price}
     path.write_text(json.dumps(about | results, indent=2) + "\n", encoding="utf-8")
     print(f"Written to {path}")
 

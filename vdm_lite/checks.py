@@ -200,6 +200,18 @@ def schedule(argument: str, value: Callable[[Tensor], Tensor]) -> None:
     function(argument, value, "t -> logsnr")
 
 
+def falling(argument: str, value: Callable[[Tensor], Tensor], t: Tensor) -> None:
+    """Require a callable ``t -> logsnr`` that is finite and falls strictly over rising ``t``."""
+    schedule(argument, value)
+    with torch.no_grad():
+        logsnr = value(t)
+    instance(f"{argument}(t)", logsnr, Tensor, "a tensor of levels")
+    same_shape(f"{argument}(t)", logsnr, t)
+    drop = logsnr.diff()
+    falls = (drop < 0) & drop.isfinite()
+    every(falls, argument, "finite logsnr that falls with t", "one that does not")
+
+
 def weighting(argument: str, value: Callable[[Tensor], Tensor]) -> None:
     """Require a callable ``logsnr -> w``."""
     function(argument, value, "logsnr -> w")
@@ -359,6 +371,11 @@ def matrix(argument: str, value: Tensor) -> None:
     sizes(argument, value, ("N", "units"), "shape (N, units)")
 
 
+def of_dtype(argument: str, value: Tensor, like: Tensor) -> None:
+    """Require the dtype of the model's weights."""
+    require(value.dtype == like.dtype, argument, f"{like.dtype}, as the weights", value.dtype)
+
+
 def square(argument: str, value: Tensor) -> None:
     """Require a square matrix of finite floats."""
     floating(argument, value)
@@ -467,6 +484,13 @@ def observation(argument: str, value: object) -> None:
     has(argument, value, names, "an observation such as Bernoulli()")
 
 
+def precise(argument: str, weight: Tensor) -> None:
+    """Require weights in which costs keep their digits."""
+    enough = weight.dtype in (torch.float32, torch.float64)
+    expected = "weights in float32 or float64 (torch.autocast computes in less)"
+    require(enough, argument, expected, weight.dtype)
+
+
 def networks(argument: str, values: Sequence[nn.Module], layers: int) -> None:
     """Require one module for each layer."""
     several = isinstance(values, Sequence | nn.ModuleList)
@@ -501,6 +525,11 @@ def exponents(argument: str, values: Sequence[int]) -> None:
     several = isinstance(values, Sequence)
     whole = several and all(isinstance(n, Integral) and 0 <= n <= 20 for n in values)
     require(whole, argument, "whole numbers from 0 to 20", described(values))
+
+
+def grid(argument: str, value: int) -> int:
+    """Require a number of levels on a grid (one level says nothing), and return it."""
+    return count(argument, value, least=2, most=2**16)
 
 
 def counts(argument: str, values: Sequence[int], form: str) -> tuple[int, ...]:

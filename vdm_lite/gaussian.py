@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from vdm_lite import checks
-from vdm_lite.checks import checked, examples, floating, levels, noisier, shaped_as
+from vdm_lite.checks import checked, examples, examples_as, floating, levels, noisier, shaped_as
 from vdm_lite.randomness import Generator, normal_like
 
 
@@ -88,10 +88,7 @@ def transition(logsnr_s: Tensor, logsnr_t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @checked(
-    x=floating,
-    z_t=(checks.examples_as, "x"),
-    logsnr_s=(levels, "x"),
-    logsnr_t=(noisier, "logsnr_s", "x"),
+    x=floating, z_t=(examples_as, "x"), logsnr_s=(levels, "x"), logsnr_t=(noisier, "logsnr_s", "x")
 )
 def posterior(z_t: Tensor, x: Tensor, logsnr_s: Tensor, logsnr_t: Tensor) -> Normal:
     """The top-down posterior q(z_s | z_t, x) (eq-posterior).
@@ -163,9 +160,7 @@ def working_dtype(model: object, given: torch.dtype | None = None) -> torch.dtyp
     weight = next(weights, None)
     if weight is None:
         return torch.promote_types(given or torch.get_default_dtype(), torch.float32)
-    enough = weight.dtype in (torch.float32, torch.float64)
-    expected = "weights in float32 or float64 (torch.autocast computes in less)"
-    checks.require(enough, "model", expected, weight.dtype)
+    checks.precise("model", weight)
     return weight.dtype
 
 

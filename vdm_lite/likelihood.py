@@ -56,7 +56,7 @@ class Discretized:
     levels: int = 256
 
     def __post_init__(self) -> None:
-        checks.count("levels", self.levels, 2, 2**16)  # one level says nothing
+        checks.grid("levels", self.levels)
 
     def encode(self, data: Tensor) -> Tensor:
         """Levels to numbers in (-1, 1), in the default dtype, same shape.

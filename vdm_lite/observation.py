@@ -73,10 +73,10 @@ class Bernoulli:
 
     def log_prob(self, data: Tensor, output: Tensor) -> Tensor:
         """``sum_i x_i log p_i + (1 - x_i) log(1 - p_i)`` nats, ``p = sigmoid(output)``: (B,)."""
-        checks.floating("output", output)
-        x = self.encode(data).to(output.dtype)
-        checks.same_shape("output", output, x)
-        return -sum_except_batch(F.binary_cross_entropy_with_logits(output, x, reduction="none"))
+        x = self.encode(data)
+        checks.shaped_as("output", output, x)
+        cost = F.binary_cross_entropy_with_logits(output, x.to(output.dtype), reduction="none")
+        return -sum_except_batch(cost)
 
     def mean(self, output: Tensor) -> Tensor:
         """The probability of a 1."""
@@ -97,7 +97,7 @@ class DiscretizedLogistic:
     parameters: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        checks.count("levels", self.levels, 2, 2**16)  # one level says nothing
+        checks.grid("levels", self.levels)
 
     def encode(self, data: Tensor) -> Tensor:
         """Levels to numbers in (-1, 1), in the default dtype, as ``likelihood.Discretized``."""

@@ -282,15 +282,7 @@ def levels(schedule: Schedule, steps: int, like: Tensor) -> tuple[Tensor, Tensor
 
 def require_falling(schedule: Schedule) -> None:
     """Raise ``ValueError`` unless ``schedule`` is finite and falls strictly over [0, 1]."""
-    checks.schedule("schedule", schedule)
-    with torch.no_grad():
-        t = even_times(schedule, 65)
-        logsnr = schedule(t)
-    checks.instance("schedule(t)", logsnr, Tensor, "a tensor of levels")
-    checks.same_shape("schedule(t)", logsnr, t)
-    drop = logsnr.diff()
-    falls = (drop < 0) & drop.isfinite()
-    checks.every(falls, "schedule", "finite logsnr that falls with t", "one that does not")
+    checks.falling("schedule", schedule, even_times(schedule, 65))
 
 
 def even_times(schedule: Schedule, n: int) -> Tensor:

@@ -160,10 +160,9 @@ class LinearHierarchy:
         return zip(reversed(self.weights), reversed(self.stds), strict=True)
 
     def _check(self, x: Tensor) -> None:
-        dims, dtype = len(self.weights[0]), self.weights[0].dtype
         checks.examples("x", x)
-        checks.require(x.dtype == dtype, "x", f"{dtype}, as the weights", x.dtype)
-        checks.sizes("x", x, ("B", dims))
+        checks.of_dtype("x", x, self.weights[0])
+        checks.sizes("x", x, ("B", len(self.weights[0])))
 
     def _check_both(self, x: Tensor, q: MultivariateNormal) -> None:
         self._check(x)

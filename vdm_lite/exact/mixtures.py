@@ -150,9 +150,8 @@ class GaussianMixture:
         return -(self.weights @ (log_prob @ node_weights))
 
     def _check(self, z: Tensor) -> None:
-        checks.floating("z", z)
+        checks.examples("z", z)
         checks.sizes("z", z, ("B", *self.event_shape))
-        checks.batch("z", z)
 
     def _at(self, z: Tensor, logsnr: Tensor) -> "_Terms":
         """The terms of latents ``z`` (B, ...) at levels () or (B,)."""

@@ -60,7 +60,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_sizes(self.channels, self.widths, self.blocks, self.exponents)
-        checks.count("levels", self.levels, 2, 2**16)
+        checks.grid("levels", self.levels)
         checks.ends(self.logsnr_max, self.logsnr_min)
         for name, known in (("output", OUTPUTS), ("schedule", SCHEDULES)):
             value = getattr(self, name)
