@@ -4,7 +4,9 @@ PORT ?= 8000
 BIN := .venv/bin
 # Seconds for one cell: a reader waits for a slow machine, CI holds the budget.
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=$(if $(CI),300,1800)
-THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2}
+# One thread each: notebooks and tests run side by side, and threads that share a core wait.
+THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
+PARTS := $(or $(filter notebooks,$(ONLY)),$(ONLY:%=tests/%),tests notebooks)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Here a sentence of the text that its numbers contradict is an error (vdm_lite.text).
 book test test-lowest: export VDM_LITE_STRICT = 1
@@ -30,10 +32,10 @@ serve: book ## build, then show the site on this machine (PORT=8000)
 lab: .venv/.ready ## open the chapters in JupyterLab
 	@$(BIN)/jupyter lab notebooks
 
-test: .venv/.referees book ## check the style, run all tests and every notebook
+test: .venv/.referees book ## check the style, run all tests and every notebook (ONLY=widgets)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(THREADS) $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile $(NBVAL) tests notebooks
+	@$(THREADS) $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile $(NBVAL) $(PARTS)
 	@echo "All tests passed. To compare the library with its peers: make bench"
 
 test-lowest: .venv-lowest/library/.ready .venv-lowest/train/.ready ## try the lowest versions that we allow

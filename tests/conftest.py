@@ -1,8 +1,10 @@
 """What all tests share: fixed seeds, no windows, and the independent implementations."""
 
 import importlib
+import itertools
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -28,6 +30,18 @@ def missing(reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"CI may not skip: {reason}")
     pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the files that took longest."""
+    seconds: Counter[str] = Counter()
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        if hasattr(report, "duration"):
+            seconds[report.nodeid.partition("::")[0]] += report.duration
+    if seconds.total() > 60:
+        terminalreporter.section("seconds by file")
+        for file, total in seconds.most_common(20):
+            terminalreporter.write_line(f"{total:7.1f}  {file}")
 
 
 @pytest.fixture(autouse=True)

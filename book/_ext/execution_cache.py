@@ -2,6 +2,8 @@
 
 Jupyter Book keeps the outputs of a notebook until its code changes; it does not see the library
 that the code imports. So the cache's folder is named after a digest of the library and the pins.
+Notebooks that are not in it run side by side, as many as the machine has cores, before the pages
+are read, which finds them there; one that fails runs again when its page is read, and is reported.
 """
 
 import hashlib
@@ -10,8 +12,13 @@ import shutil
 import tomllib
 from pathlib import Path
 
+from jupyter_cache import get_cache
+from jupyter_cache.executors import load_executor
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.util import logging
+
+logger = logging.getLogger(__name__)
 
 BUDGET = 300
 """Seconds that a cell may take in CI."""
@@ -48,7 +55,22 @@ def configure(app: Sphinx, config: Config) -> None:
     config.nb_execution_cache_path = str(cache)
 
 
+def execute(app: Sphinx) -> None:
+    """Run the notebooks of the book that the cache does not hold."""
+    if app.config.nb_execution_mode != "cache":
+        return
+    cache = get_cache(app.config.nb_execution_cache_path)
+    paths = sorted(Path(app.srcdir, "notebooks").glob("*.ipynb"))
+    known = [cache.add_nb_to_project(str(path)).pk for path in paths]
+    if missing := cache.list_unexecuted(filter_pks=known):
+        logger.info("Executing %d notebooks, which takes minutes", len(missing))
+        executor = load_executor("local-parallel", cache)
+        executor.logger.setLevel("INFO")  # it says which notebook it takes up, and which is done
+        executor.run_and_cache(filter_pks=known, timeout=app.config.nb_execution_timeout)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the extension."""
     app.connect("config-inited", configure)
+    app.connect("builder-inited", execute)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

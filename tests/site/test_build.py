@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import nbformat
 import pytest
 from conftest import missing
 from docutils import nodes
+from jupyter_cache import get_cache
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
@@ -168,6 +170,35 @@ def test_notebooks_run_again_after_a_change(library, name):
     (library / name).parent.mkdir(exist_ok=True)
     (library / name).write_text("2", encoding="utf-8")
     assert execution_cache.digest(library) != before
+
+
+def notebook(path: Path, code: str) -> None:
+    """Write a notebook of one cell."""
+    cell = nbformat.v4.new_code_cell(code)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+
+
+def test_notebooks_run_side_by_side_and_once(tmp_path):
+    """Two wait for each other; a third fails, and is left to be reported by its page."""
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("one core runs one at a time")
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    wait = "import pathlib, time\npathlib.Path('{0}').write_text('x')\n"
+    wait += "while not pathlib.Path('{1}').exists(): time.sleep(0.05)"
+    notebook(folder / "a.ipynb", wait.format("a", "b"))
+    notebook(folder / "b.ipynb", wait.format("b", "a"))
+    notebook(folder / "c.ipynb", "1 / 0")
+    config = SimpleNamespace(
+        nb_execution_mode="cache",
+        nb_execution_cache_path=str(tmp_path / "cache"),
+        nb_execution_timeout=60,
+    )
+    app = SimpleNamespace(srcdir=tmp_path, config=config)
+    execution_cache.execute(app)
+    cache = get_cache(config.nb_execution_cache_path)
+    assert [Path(record.uri).name for record in cache.list_unexecuted()] == ["c.ipynb"]
+    assert len(cache.list_cache_records()) == 2
 
 
 @pytest.mark.parametrize(
