@@ -91,4 +91,17 @@
   }
   document.addEventListener("keydown", (event) => event.key === "Escape" && hide());
   document.addEventListener("scroll", hide, { passive: true });
+
+  // Paper is light, and what is folded there cannot be opened.
+  let theme, folded;
+  addEventListener("beforeprint", () => {
+    theme = document.documentElement.dataset.theme;
+    document.documentElement.dataset.theme = "light";
+    folded = [...document.querySelectorAll("details:not([open])")];
+    for (const each of folded) each.open = true;
+  });
+  addEventListener("afterprint", () => {
+    document.documentElement.dataset.theme = theme;
+    for (const each of folded) each.open = false;
+  });
 })();

@@ -238,6 +238,16 @@ def test_the_theme_is_there_before_the_first_paint(browser, address, theme):
     context.close()
 
 
+def test_paper_is_light_and_shows_what_is_folded(visit):
+    page = visit("notebooks/04_forward_process.html", theme="dark").page
+    folded = page.locator("details:not([open])").count()
+    assert folded
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert brightness(page) > 200 and page.locator("details:not([open])").count() == 0
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert brightness(page) < 60 and page.locator("details:not([open])").count() == folded
+
+
 def test_a_reference_shows_what_it_leads_to(visit):
     page = visit("notebooks/04_forward_process.html").page
     for kind, inside in (("#equation-", "math"), ("#fig-", "img"), ("#term-", "dd, p")):
