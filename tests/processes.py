@@ -23,7 +23,6 @@ GLOO = re.compile(r"^\[Gloo\] .*\n", re.MULTILINE)
 SERVER = """
 import json, os, resource, signal, socket, sys
 import lightning_fabric, sklearn.datasets, torch, torch.utils.tensorboard
-import torch.distributed.fsdp, torch.distributed.tensor
 from vdm_lite import cli
 from vdm_lite.training.config import ModelConfig
 from vdm_lite.training import loop

@@ -16,8 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
-from torch.distributed import HashStore
-from torch.distributed.device_mesh import init_device_mesh
 
 from vdm_lite import data, training, weighting
 from vdm_lite.diffusion import VariationalDiffusion
@@ -25,7 +23,7 @@ from vdm_lite.likelihood import Discretized
 from vdm_lite.nets import UNet
 from vdm_lite.schedules import Learned, Linear
 from vdm_lite.times import Adaptive
-from vdm_lite.training import checkpoints, fit, shards
+from vdm_lite.training import checkpoints, fit
 from vdm_lite.training.checkpoints import CheckpointError
 from vdm_lite.training.engine import Alone
 
@@ -228,29 +226,6 @@ def test_parts_of_a_batch_make_the_whole_with_adaptive_times(schedule):
     (losses, whole), (by_parts, sums) = runs
     assert by_parts == pytest.approx(losses, rel=1e-5)
     torch.testing.assert_close(sums, whole, rtol=1e-4, atol=1e-5)
-
-
-def test_split_weights_and_a_learned_schedule_are_refused():
-    """The gradient of the schedule, which no engine splits, would stay each process's own."""
-
-    class Splits(Alone):
-        def setup_module(self, objective):
-            mesh = init_device_mesh("cpu", (1,))
-            shards.split(objective.model.denoiser, [objective.model.denoiser], mesh)
-            return objective
-
-    def start(schedule):
-        m = VariationalDiffusion(UNet(1, (8,)), schedule, likelihood=Discretized(4))
-        images = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
-        return fit(m, images, 1, batch_size=2, fabric=Splits(), progress=False)
-
-    torch.distributed.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
-    try:
-        with pytest.raises(ValueError, match=r"model: expected .* in pieces.* schedule\.raw"):
-            start(Learned())
-        assert [s.step for s in start(Linear())] == [1]
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("parts", [1, 4])

@@ -15,18 +15,14 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from vdm_lite import checks
 from vdm_lite.cli import sources
-from vdm_lite.nets.unet import Block
-from vdm_lite.training import shards
 from vdm_lite.training.engine import T, some
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import Strategy
-    from torch.distributed.device_mesh import DeviceMesh
 
 PARENT = "VDM_LITE_PARENT"
 """Variable of the environment: the port by which children know that their parent is alive."""
@@ -112,11 +108,8 @@ def _cores() -> int:
 
 
 def _strategy(name: str, processes: int) -> "Strategy | str":
-    from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
+    from lightning_fabric.strategies import DDPStrategy
 
-    if name == "fsdp":
-        sizes = {"data_parallel_size": processes, "tensor_parallel_size": 1}
-        return ModelParallelStrategy(_shard, timeout=WAIT, **sizes)
     several = name == "ddp" or processes > 1
     return DDPStrategy(start_method="popen", timeout=WAIT) if several else "auto"
 
@@ -181,14 +174,6 @@ def _stopped_by_ctrl_c() -> Iterator[None]:
     finally:
         if usual:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _shard(objective: nn.Module, mesh: "DeviceMesh") -> nn.Module:
-    """Split the network's weights over the processes: block by block, then what is left."""
-    network = objective.model.denoiser
-    blocks = [module for module in network.modules() if isinstance(module, Block)]
-    shards.split(network, [*blocks, network], mesh["data_parallel"])
-    return objective
 
 
 @contextmanager

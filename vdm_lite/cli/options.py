@@ -30,7 +30,7 @@ WEIGHTINGS = {
     "noise-cosine": weighting.noise_cosine,
     "velocity-cosine": weighting.velocity_cosine,
 }
-STRATEGIES = ("auto", "ddp", "fsdp")
+STRATEGIES = ("auto", "ddp")
 STEPS = {"ancestral": ancestral_step, "ddim": ddim_step}
 CALLED = {"ema_decay": "ema", "exponents": "fourier", "name": "data", "source": "data"}
 """Options that are called otherwise in the library."""
@@ -210,8 +210,7 @@ def _train(p: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, help="compile the network "
-        "(torch.compile; not with "
-        "fsdp or a learned schedule)",
+        "(torch.compile; not with a learned schedule)",
     )  # fmt: skip
 
     group = p.add_argument_group("what is written")

@@ -73,12 +73,8 @@ def _check(given: argparse.Namespace) -> None:
     if both:
         raise ValueError("--train-ends: the ends are learned on the whole bound, which has no "
                          "--weighting or --times of its own")  # fmt: skip
-    if given.strategy == "fsdp" and given.schedule == "learned":
-        raise ValueError("--strategy: fsdp splits the network alone: take auto or ddp with "
-                         "--schedule learned")  # fmt: skip
-    if given.compile and (given.strategy == "fsdp" or given.schedule == "learned"):
-        raise ValueError("--compile: expected neither --strategy fsdp nor --schedule learned, "
-                         "which no test covers")  # fmt: skip
+    if given.compile and given.schedule == "learned":
+        raise ValueError("--compile: expected no --schedule learned, which no test covers")
 
 
 def _model(given: argparse.Namespace, source: sources.Images) -> ModelConfig:
@@ -173,10 +169,7 @@ def _report(given: argparse.Namespace, reached: Step) -> None:
 
 
 def extract(checkpoint: Path, path: Path) -> None:
-    """Write the averaged weights of a checkpoint alone, with the step and the settings of its run.
-
-    From the file, because the model of the run may be in pieces, one in each process.
-    """
+    """Write the averaged weights of a checkpoint alone, with the step and settings of its run."""
     tensors, metadata = checkpoints.read(checkpoint)
     averaged = checkpoints.join(ema=checkpoints.part(tensors, "ema"))
     about = {name: metadata.pop(name) for name in ("config", "step")}

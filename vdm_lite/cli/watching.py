@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vdm_lite.cli import pictures
 from vdm_lite.cli.sampling import draw
+from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.elbo import bits_per_dim
 from vdm_lite.samplers import ancestral_step
 from vdm_lite.training import Step
@@ -95,8 +96,12 @@ class _Log:
         """Write a row of the step seen last."""
         first(self.engine, lambda: self.journal.write(self.step.step, numbers))
 
-    def show(self, images: Tensor, levels: int) -> None:
-        """Write a grid of samples, and add it to the board."""
+    def show(self, model: VariationalDiffusion, shape: tuple[int, ...], at_once: int) -> None:
+        """Draw a grid of samples, write it, and add it to the board."""
+        device = next(model.parameters()).device
+        generator = torch.Generator(device).manual_seed(self.given.seed)
+        images = draw(model, shape, GRID_STEPS, ancestral_step, generator, at_once)
+        levels = model.likelihood.levels
         path = self.given.out / "samples" / f"step_{self.step.step:07d}.png"
         pictures.write_png(path, images, levels)
         self.journal.show(self.step.step, pictures.grid(images[-1], levels))
@@ -114,11 +119,7 @@ def _measure(
     # Fewer at a time where training takes few, but not so few that the error comes out too large.
     at_once = min(250, max(30, given.batch_size))
     report = evaluate(step.averaged, held_out, batch_size=at_once, fabric=log.engine)
-    if given.images:  # on all processes: weights in pieces need all of them
-        model = step.averaged
-        like = next(model.parameters())
-        generator = torch.Generator(like.device).manual_seed(given.seed)
+    if given.images:
         shape = (given.images, *held_out.shape[1:])
-        images = draw(model, shape, GRID_STEPS, ancestral_step, generator, at_once)
-        first(log.engine, partial(log.show, images, model.likelihood.levels))
+        first(log.engine, partial(log.show, step.averaged, shape, at_once))
     return {name: getattr(report, name) for name in COSTS}

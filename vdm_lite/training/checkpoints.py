@@ -20,7 +20,6 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from vdm_lite import checks
-from vdm_lite.training import shards
 
 FORMAT = "vdm_lite-checkpoint"
 VERSION = 1
@@ -147,9 +146,8 @@ def load_into(module: nn.Module, weights: Mapping[str, Tensor], path: str | os.P
     Names with and without wrappers count as the same.
     """
     check_weights(module, weights, path)
-    like, weights = module.state_dict(), _unwrapped(weights)
-    full = dict(zip(weights_of(module), like, strict=True))
-    module.load_state_dict({full[k]: shards.piece(t, like[full[k]]) for k, t in weights.items()})
+    full = dict(zip(weights_of(module), module.state_dict(), strict=True))
+    module.load_state_dict({full[name]: t for name, t in _unwrapped(weights).items()})
 
 
 def check_weights(
@@ -192,10 +190,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     optimizer.load_state_dict({"state": states, "param_groups": groups})
 
 
-def _laid_out(t: Tensor, like: Tensor) -> Tensor:
-    """``t`` as ``like`` lies in memory, or is split; counts of steps as they are."""
-    several = t.ndim > 1 and t.shape == like.shape and not shards.is_piece(like)
-    return torch.empty_like(like).copy_(t) if several else shards.piece(t, like)
+def _laid_out(t: Tensor, weight: Tensor) -> Tensor:
+    """``t`` as ``weight`` lies in memory; counts of steps as they are."""
+    return torch.empty_like(weight).copy_(t) if t.shape == weight.shape else t
 
 
 def random_states(generator: torch.Generator) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
 """What training and evaluation ask of the engine that runs them on one device or on many.
 
 Lightning's ``Fabric`` gives all of it; :data:`ALONE` is the part of it that one process needs, so
-that a notebook trains without it. What was run with Fabric: one process and two on a CPU (gloo),
-with whole weights and with weights in pieces; nothing on CUDA (NCCL) or MPS.
+that a notebook trains without it. What was run with Fabric: one process and two on a CPU (gloo);
+nothing on CUDA (NCCL) or MPS.
 """
 
 from collections.abc import Callable

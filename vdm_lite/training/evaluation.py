@@ -71,14 +71,12 @@ def evaluate(
     like = next(model.parameters(), data)
     batches = data.split(batch_size)
     costs = torch.zeros(len(data), 3, device=like.device)
-    rounds = -(-len(batches) // fabric.world_size)
-    for i in bar(range(rounds), progress and fabric.is_global_zero, unit="batch"):
-        k = i * fabric.world_size + fabric.global_rank
-        # Past the end the last one again, unused: shards need all processes to call the network.
-        batch = batches[min(k, len(batches) - 1)].to(like.device)
-        mine = _costs(model, batch, draws, steps, _generator(like, seed, k))
-        if k < len(batches):
-            costs[k * batch_size :][: len(mine)] = mine
+    mine = range(fabric.global_rank, len(batches), fabric.world_size)
+    for k in bar(mine, progress and fabric.is_global_zero, unit="batch"):
+        batch = batches[k].to(like.device)
+        costs[k * batch_size :][: len(batch)] = _costs(
+            model, batch, draws, steps, _generator(like, seed, k)
+        )
     costs = bits_per_dim(fabric.all_reduce(costs, reduce_op="sum"), math.prod(data.shape[1:])).cpu()
     total = costs.sum(1)
     finite = bool(total.isfinite().all())

@@ -18,7 +18,7 @@ from vdm_lite.gaussian import working_dtype
 from vdm_lite.progress import bar
 from vdm_lite.randomness import Generator, Share
 from vdm_lite.schedules import Learned
-from vdm_lite.training import checkpoints, shards
+from vdm_lite.training import checkpoints
 from vdm_lite.training.checkpoints import CheckpointError
 from vdm_lite.training.engine import ALONE, ElsewhereError, Engine, first
 
@@ -208,8 +208,7 @@ def fit(
     environment variable ``TQDM_DISABLE=1`` (for static pages) leaves it out.
 
     Raises ValueError for a bad argument, for an example that the model's likelihood refuses (or,
-    where it has none, that is not finite), by its index, and for weights of which an engine has
-    split some but not all, such as those of a learned schedule, CheckpointError for a checkpoint of
+    where it has none, that is not finite), by its index, CheckpointError for a checkpoint of
     another run, and FloatingPointError, before the update, if the loss or its gradient is not
     finite; then the batch and all that the step started from are kept beside ``checkpoint``.
     """
@@ -277,15 +276,6 @@ def _check_examples(model: nn.Module, data: Tensor) -> None:
         checks.each_example(data, partial(checks.floating, "data"))
 
 
-def _check_split(model: nn.Module) -> None:
-    """Gradients of weights in pieces are averaged by their engine, those beside them by nobody."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    whole = [name for name, p in named if not shards.is_piece(p)]
-    alike = len(whole) in (0, len(named))
-    given = f"whole ones beside them: {', '.join(whole)}"
-    checks.require(alike, "model", "weights that are all in pieces, or none", given)
-
-
 def _updates(
     run: "_Run",
     data: Tensor,
@@ -334,15 +324,12 @@ class _Run:
         self.settings = json.loads(checkpoints.to_json(settings))
         self.model, self.keep, self.fabric = model, keep, fabric
         self.seen: list[tuple[Tensor, Tensor]] = []
-        self.ema = averaged(model, settings["ema_decay"])  # first: pieces cannot be copied
-        self.objective = fabric.setup_module(Objective(model, loss))  # may move and split it
-        shards.split_alike(self.ema.module, model)
-        _check_split(model)
+        self.objective = fabric.setup_module(Objective(model, loss))  # may move it
+        self.ema = averaged(model, settings["ema_decay"])
         self.weights = [p for p in model.parameters() if p.requires_grad]
         self.device, self.dtype = self.weights[0].device, self.weights[0].dtype
         self.optimizer = torch.optim.AdamW(_groups(self.weights), lr=settings["lr"])
         self.stepper = fabric.setup_optimizers(self.optimizer)
-        self.ema.module.to(self.device)
         self.generator = torch.Generator(self.device).manual_seed(settings["seed"])
         self.steps, self.accumulate = steps, accumulate
         self.step, self.loss, self.grad_norm, self.rate = 0, math.nan, math.nan, math.nan
@@ -358,7 +345,7 @@ class _Run:
         self.optimizer.zero_grad()
         before = self.generator.get_state()
         mean = backward(self.model, self.losses(data, before), self.accumulate, self.fabric)
-        norm = shards.whole(nn.utils.clip_grad_norm_(self.weights, self.settings["clip"]))
+        norm = nn.utils.clip_grad_norm_(self.weights, self.settings["clip"])
         asked = torch.full_like(mean, stop is not None and stop())
         asked = self.fabric.all_reduce(asked, reduce_op="sum")
         # All that the host has to know in one read: for it an accelerator is waited for.
@@ -436,10 +423,8 @@ class _Run:
             rng=checkpoints.random_states(self.generator),
             keep=self.kept().state_dict(),
         )
-        tensors = {name: shards.whole(t).cpu() for name, t in (tensors | more).items()}
-        numbers = {name: getattr(self, name) for name in NUMBERS}
-        metadata = {**self.settings, **numbers}
-        first(self.fabric, lambda: checkpoints.write(path, tensors, metadata))
+        metadata = {**self.settings, **{name: getattr(self, name) for name in NUMBERS}}
+        first(self.fabric, lambda: checkpoints.write(path, tensors | more, metadata))
 
     def kept(self) -> nn.Module:
         """What is written beside the model."""
