@@ -208,6 +208,17 @@ class Learned(nn.Module):
         return [self.raw]
 
 
+SCHEDULES: dict[str, Callable[[float, float], Schedule]] = {
+    "linear": Linear,
+    "cosine": Cosine,
+    "flow-matching": FlowMatching,
+    "edm": EDM,
+    "beta-linear": BetaLinear,
+    "learned": Learned,
+}
+"""By the names that files, the command line and widgets have for them."""
+
+
 @checked(schedule=checks.schedule, t=floating)
 def rate(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
     """``(logsnr, dlogsnr/dt)`` at times ``t``, () or (B,), by forward differentiation.

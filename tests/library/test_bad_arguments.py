@@ -34,9 +34,9 @@ from vdm_lite.gaussian import Normal
 from vdm_lite.hierarchy import BottomUp, TopDown
 from vdm_lite.likelihood import Discretized, Gaussian
 from vdm_lite.parameterization import ENERGY, IMAGE, NOISE, Parameterization, Prediction
-from vdm_lite.schedules import Linear
+from vdm_lite.schedules import SCHEDULES, Linear
 from vdm_lite.training import checkpoints, evaluation
-from vdm_lite.training.config import SCHEDULES, ModelConfig, describe
+from vdm_lite.training.config import ModelConfig, describe
 from vdm_lite.vae import VAE
 
 NAN = float("nan")

@@ -10,9 +10,10 @@ from torch import nn
 from vdm_lite import training
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.likelihood import Discretized
+from vdm_lite.schedules import SCHEDULES
 from vdm_lite.training import checkpoints
 from vdm_lite.training.checkpoints import CheckpointError
-from vdm_lite.training.config import OUTPUTS, SCHEDULES, ModelConfig, load, load_model
+from vdm_lite.training.config import OUTPUTS, ModelConfig, load, load_model
 
 SMALL = ModelConfig(levels=4, widths=(8, 16), exponents=(1,))
 

@@ -20,10 +20,10 @@ from vdm_lite.observation import Gaussian as GaussianObservation
 from vdm_lite.parameterization import ENERGY, IMAGE, NOISE, Parameterization
 from vdm_lite.rosetta import REVERSED_FLOW
 from vdm_lite.samplers import ddim_step, sample
-from vdm_lite.schedules import Learned, Linear
+from vdm_lite.schedules import SCHEDULES, Learned, Linear
 from vdm_lite.training import checkpoints
 from vdm_lite.training.checkpoints import CheckpointError
-from vdm_lite.training.config import OUTPUTS, SCHEDULES
+from vdm_lite.training.config import OUTPUTS
 from vdm_lite.training.evaluation import evaluate
 from vdm_lite.vae import VAE
 

@@ -13,6 +13,7 @@ from sklearn.datasets import load_sample_images
 from torch.utils.data import Dataset
 
 from vdm_lite import cli, data
+from vdm_lite.cli import options
 from vdm_lite.training.config import load_model
 from vdm_lite.training.evaluation import evaluate
 
@@ -584,5 +585,4 @@ def test_the_readme_does_what_it_says(photographs, tmp_path, monkeypatch, capsys
     exec(code.replace("steps=3", "steps=3, batch_size=4"), {})
     assert 0 < float(capsys.readouterr().out) < 30
     for words in re.findall(r"^vdm-lite (\w+) (.*?)(?:\s+#.*)?$", section, re.MULTILINE):
-        known = cli.options.parser()._subparsers._group_actions[0].choices[words[0]]
-        known.parse_args(words[1].split())
+        options.parse([words[0], *words[1].split()])

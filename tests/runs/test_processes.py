@@ -101,7 +101,7 @@ from vdm_lite import cli, data
 from vdm_lite.cli import engines, options, training
 from vdm_lite.randomness import Share
 
-given = options.parser().parse_args(ARGUMENTS)
+given = options.parse(ARGUMENTS)
 seen, times, fit = [], [], training.fit
 
 def spy(model, images, steps, *rest, loss, **more):

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import lightning_fabric
@@ -325,30 +326,20 @@ TYPED = (
 
 @pytest.mark.parametrize("typed", TYPED)
 def test_options_are_kept_as_they_were_typed(tmp_path, typed):
-    given = options.parser().parse_args(["train", *shlex.split(typed)])
-    given.out = tmp_path
+    given = replace(options.parse(["train", *shlex.split(typed)]), out=tmp_path)
     folders.keep_options(given)
-    words = ["train", "--out", str(tmp_path), *folders.kept_options(given)]
-    again = vars(options.parser().parse_args(words))
-    wanted = vars(given) | {"folder": given.folder and given.folder.absolute()}
-    for name, value in wanted.items():
-        if name == "widths":
-            assert [*again[name]] == [*value]
-        elif name == "compile":
-            assert bool(again[name]) == bool(value)
-        else:
-            assert again[name] == value, name
+    words = ["train", "--out", str(tmp_path), *folders.kept_options(tmp_path)]
+    assert options.parse(words) == replace(given, folder=given.folder and given.folder.absolute())
     # What is typed now wins over what is kept.
-    later = options.parser().parse_args([*words, "--widths", "3", "--no-compile", "--warmup", "7"])
-    assert (later.widths, later.compile, later.warmup) == ([3], False, 7)
+    later = options.parse([*words, "--widths", "3", "--no-compile", "--warmup", "7"])
+    assert (later.widths, later.compile, later.warmup) == ((3,), False, 7)
 
 
 def test_torchrun_settles_the_number_of_processes(tmp_path, monkeypatch):
-    given = options.parser().parse_args(["train", "--out", str(tmp_path), "--devices", "2"])
-    folders.keep_options(given)
-    assert "--devices=2" in folders.kept_options(given)
+    folders.keep_options(options.parse(["train", "--out", str(tmp_path), "--devices", "2"]))
+    assert "--devices=2" in folders.kept_options(tmp_path)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
-    assert "--devices=2" not in folders.kept_options(given)
+    assert "--devices=2" not in folders.kept_options(tmp_path)
 
 
 @pytest.mark.parametrize(

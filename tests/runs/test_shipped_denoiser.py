@@ -16,10 +16,10 @@ from vdm_lite.training.config import ModelConfig
 from vdm_lite.training.evaluation import evaluate
 
 
-def said(command: str) -> object:
+def said(command: str) -> options.Command:
     """The options of ``vdm-lite train`` or ``evaluate`` as the module's docstring gives them."""
     line = re.search(rf"vdm-lite ({command} .*?)\n(?!        )", denoiser.__doc__, re.DOTALL)[1]
-    return options.parser().parse_args(line.replace("\\\n", " ").split())
+    return options.parse(line.replace("\\\n", " ").split())
 
 
 @pytest.fixture(scope="module")

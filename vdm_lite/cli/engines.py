@@ -1,23 +1,22 @@
 """The engine of a run: Lightning Fabric, with the devices and the strategy asked for."""
 
-import argparse
 import atexit
 import os
-import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import torch
 
 from vdm_lite import checks
 from vdm_lite.cli import sources
+from vdm_lite.cli.options import Command, Processes, Train
+from vdm_lite.cli.signals import ended_by_ctrl_c
 from vdm_lite.training.engine import T, some
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ WAIT = timedelta(minutes=30)
 """How long a process waits for another one."""
 
 
-def launch(given: argparse.Namespace) -> "Fabric":
+def launch(options: Train) -> "Fabric":
     """Start the processes that are asked for; ``ValueError`` for what is not here.
 
     A process that another one has started ends with it.
@@ -42,20 +41,20 @@ def launch(given: argparse.Namespace) -> "Fabric":
         raise ValueError(
             f"{error}: install what training needs, pip install 'vdm-lite[train]'"
         ) from error
-    kind = sources.device(given)
-    devices, nodes = _processes(given)
+    kind = sources.device(options.device)
+    devices, nodes = _processes(options)
     there = {"cuda": torch.cuda.device_count, "mps": lambda: 1, "cpu": _cores}[kind]()
     checks.require(devices <= there, "--devices", f"at most {there} on {kind}", devices)
-    strategy = _strategy(given.strategy, devices * nodes)
-    kinds = {"accelerator": kind, "strategy": strategy, "precision": given.precision}
+    strategy = _strategy(options.strategy, devices * nodes)
+    kinds = {"accelerator": kind, "strategy": strategy, "precision": options.precision}
     if PARENT in os.environ:
         threading.Thread(target=_end_with, args=[int(os.environ[PARENT])], daemon=True).start()
     try:
         engine = Fabric(devices=devices, num_nodes=nodes, **kinds)
         if devices * nodes > 1:
             _tell_children(engine, devices - 1)
-            _await_others(given, engine)
-        with _stopped_by_ctrl_c():
+            _await_others(options, engine)
+        with ended_by_ctrl_c():
             engine.launch()
     except RuntimeError as error:  # no port, settings of a cluster that contradict themselves, ...
         raise ValueError(f"the processes cannot be started: {error}") from error
@@ -72,14 +71,14 @@ def in_turn(engine: "Fabric", act: Callable[[], T]) -> T:
     return one if leads else other
 
 
-def speaks(given: argparse.Namespace) -> bool:
+def speaks(options: Command) -> bool:
     """Whether this process says what is wrong with options that all of its machine were given.
 
     Variables of a launcher may be left over from elsewhere: a run of one process always speaks.
     """
-    if given.command != "train" or os.environ.get("WORLD_SIZE", "1") == "1":
+    if not isinstance(options, Train) or os.environ.get("WORLD_SIZE", "1") == "1":
         return True
-    several = by_torchrun() or (given.devices or 1) * (given.nodes or 1) > 1
+    several = by_torchrun() or (options.devices or 1) * (options.nodes or 1) > 1
     return not several or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
@@ -88,13 +87,13 @@ def by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def _processes(given: argparse.Namespace) -> tuple[int, int]:
+def _processes(options: Processes) -> tuple[int, int]:
     """Devices on each machine, and machines: what torchrun started, if it did."""
     if not by_torchrun():
-        return given.devices or 1, given.nodes or 1
+        return options.devices or 1, options.nodes or 1
     started = []
     for name, variable in (("devices", "LOCAL_WORLD_SIZE"), ("nodes", "GROUP_WORLD_SIZE")):
-        asked, number = getattr(given, name), int(os.environ[variable])
+        asked, number = getattr(options, name), int(os.environ[variable])
         checks.require(asked in (None, number), f"--{name}", f"{number}, as by torchrun", asked)
         started.append(number)
     return started[0], started[1]
@@ -124,18 +123,18 @@ def _tell_children(engine: "Fabric", children: int) -> None:
     os.environ[PARENT] = str(line.getsockname()[1])
 
 
-def _await_others(given: argparse.Namespace, engine: "Fabric") -> None:
+def _await_others(options: Train, engine: "Fabric") -> None:
     """Say where and how long a run waits for processes that somebody else is to start.
 
     The first process then waits for the others as it launches, and the others for the first here:
     torch would show the stack of its C++ code if nobody answered.
     """
-    devices, nodes = _processes(given)
+    devices, nodes = _processes(options)
     if by_torchrun() or (PARENT in os.environ and nodes == 1):
         return
     meeting = engine.strategy.cluster_environment
     place, minutes = (meeting.main_address, meeting.main_port), WAIT.total_seconds() / 60
-    if speaks(given):
+    if speaks(options):
         print(f"vdm-lite: waiting at {place[0]}:{place[1]} for {nodes} x {devices} processes "
               f"(machines x devices), at most {minutes:g} minutes; all need the same MASTER_ADDR "
               "and MASTER_PORT, and each machine its NODE_RANK, from 0",
@@ -161,57 +160,3 @@ def _end_with(port: int) -> None:
         line.recv(1)
     time.sleep(2)  # one that is about to end by itself does so, and says why
     os._exit(1)
-
-
-@contextmanager
-def _stopped_by_ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C end a process that waits for others: Python would answer after the wait only."""
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if usual:  # else somebody wants something else
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        if usual:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@contextmanager
-def stopping(engine: "Fabric") -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C, SIGTERM and SIGHUP into a question: whether this process was asked to stop.
-
-    The first asks the run to end after its step, with a checkpoint; the second ends it at once.
-    """
-    since = None
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    hangup = getattr(signal, "SIGHUP", None)  # the terminal is closed; not on every system
-    if hangup and signal.getsignal(hangup) is not signal.SIG_IGN:  # nohup
-        numbers.append(hangup)
-
-    # It comes in the midst of anything: of a transformed function, which forbids to change tensors,
-    # or of a print. So it does neither.
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        nonlocal since
-        # A terminal tells all processes, and a launcher tells its own once more: that is one time.
-        if since is not None and time.monotonic() - since > 2:
-            raise KeyboardInterrupt
-        if since is None and engine.is_global_zero:
-            _say(b"\nStopping after this step; once more to stop at once\n")
-        since = since or time.monotonic()
-
-    before = {number: signal.signal(number, ask) for number in numbers}
-    try:
-        yield lambda: since is not None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _say(message: bytes) -> None:
-    """Write to stderr; what can be written to no more, as its terminal was closed, goes nowhere."""
-    for fd, content in ((2, message), (1, b"")):
-        try:
-            os.write(fd, content)
-        except OSError:
-            with open(os.devnull, "wb") as nowhere:
-                os.dup2(nowhere.fileno(), fd)

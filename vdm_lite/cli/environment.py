@@ -1,8 +1,8 @@
 """Errors of the machine and not of the options: too little memory, no compiler."""
 
-import argparse
-
 import torch
+
+from vdm_lite.cli.options import Command, Evaluate, Sample, Train
 
 MEMORY = (
     "can't allocate memory",  # Linux, macOS
@@ -11,18 +11,18 @@ MEMORY = (
     "out of memory",  # accelerators
 )
 LESS = {
-    "train": "a larger --accumulate, which changes nothing else, a smaller --batch-size, smaller "
+    Train: "a larger --accumulate, which changes nothing else, a smaller --batch-size, smaller "
     "--widths, or fewer --images",
-    "evaluate": "a smaller --batch-size",
-    "sample": "a smaller --batch-size, a smaller --size, or fewer --images",
+    Evaluate: "a smaller --batch-size",
+    Sample: "a smaller --batch-size, a smaller --size, or fewer --images",
 }
 
 
-def in_words(given: argparse.Namespace, error: RuntimeError | MemoryError) -> OSError | None:
+def in_words(command: type[Command], error: RuntimeError | MemoryError) -> OSError | None:
     """The error as one line with advice; None for one that the machine is not to blame for."""
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
     if known or any(words in str(error) for words in MEMORY):
-        return OSError(f"out of memory: take {LESS[given.command]}")
+        return OSError(f"out of memory: take {LESS[command]}")
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         said = str(error).partition("\n")[0]
         advice = "install a C++ compiler such as g++, or leave --compile out"

@@ -1,6 +1,5 @@
 """``vdm-lite evaluate``: bits/dim of a checkpoint."""
 
-import argparse
 import hashlib
 import json
 from pathlib import Path
@@ -11,7 +10,8 @@ from torch import Tensor
 
 from vdm_lite import checks, data
 from vdm_lite.cli import outputs, sources
-from vdm_lite.cli.options import DATA
+from vdm_lite.cli.options import Evaluate
+from vdm_lite.cli.words import DATA
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.training import checkpoints
 from vdm_lite.training.evaluation import Report, evaluate
@@ -21,44 +21,44 @@ HEAD = (
 )
 
 
-def run(given: argparse.Namespace) -> int:
+def run(options: Evaluate) -> int:
     """Print a table, and write it as JSON if asked to."""
-    model, metadata = sources.model(given)
-    if given.json:
-        outputs.check("--json", given.json)
-    name, split, images = _images(given, model, sources.about(given.checkpoint, metadata))
+    model, metadata = sources.model(options.checkpoint, options.device)
+    if options.json:
+        outputs.check("--json", options.json)
+    name, split, images = _images(options, model, sources.about(options.checkpoint, metadata))
     part = "" if split == "all" else f"{split} "
-    print(f"{given.checkpoint}: {len(images)} {part}images of {name}, "
-          f"{given.draws} draws each; bits/dim")  # fmt: skip
+    print(f"{options.checkpoint}: {len(images)} {part}images of {name}, "
+          f"{options.draws} draws each; bits/dim")  # fmt: skip
     print(HEAD)
-    content = {**_origin(given.checkpoint, metadata), "data": name, "split": split}
-    content |= {"seed": given.seed, "reports": []}
-    for steps in (None, *given.steps):
+    content = {**_origin(options.checkpoint, metadata), "data": name, "split": split}
+    content |= {"seed": options.seed, "reports": []}
+    for steps in (None, *options.steps):
         report = evaluate(
-            model, images, given.draws, steps, given.batch_size, given.seed, progress=True
+            model, images, options.draws, steps, options.batch_size, options.seed, progress=True
         )
         print(_line(report), flush=True)
         content["reports"].append(report._asdict())
-        if given.json:  # each at once: it has taken minutes
-            checkpoints.write_bytes(given.json, (json.dumps(content, indent=1) + "\n").encode())
+        if options.json:  # each at once: it has taken minutes
+            checkpoints.write_bytes(options.json, (json.dumps(content, indent=1) + "\n").encode())
     return 0
 
 
 def _images(
-    given: argparse.Namespace, model: VariationalDiffusion, about: dict[str, Any]
+    options: Evaluate, model: VariationalDiffusion, about: dict[str, Any]
 ) -> tuple[str, str, Tensor]:
     """What to measure on: its name, which part of it, and the images."""
-    name = given.data or about["name"]
+    name = options.data or about["name"]
     checks.require(
         name is not None, "--data", "a name or a path, as the file names no data", "none"
     )
     if name not in DATA and not Path(name).exists():
         raise ValueError(f"--data: say where the images are now, as {name} is not there any more")
     own = {"size": about["size"], "multiple": model.denoiser.divisor, "levels": about["levels"]}
-    source = sources.images(name, given.folder, given.download, **own)
+    source = sources.images(name, options.folder, options.download, **own)
     _check_fit(source, about)
     splits = ("test", "held-out") if name in DATA else _of_own(source.train, name, about)
-    split = given.split or splits[0]
+    split = options.split or splits[0]
     expected = f"none, as own images have no test set (this measures on: {splits[0]})"
     checks.require(split in splits, "--split", expected, split)
     if split == "held-out":
@@ -89,9 +89,9 @@ def _origin(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
 
 def _check_fit(source: sources.Images, about: dict[str, Any]) -> None:
     shape, levels = list(source.train.shape[1:]), source.levels
-    wanted = about["shape"], about["levels"]
-    expected = f"images of {wanted[1]} levels, shape {wanted[0]}, as trained on"
-    checks.require((shape, levels) == wanted, "--data", expected, f"{levels}, {shape}")
+    trained_on = about["shape"], about["levels"]
+    expected = f"images of {trained_on[1]} levels, shape {trained_on[0]}, as trained on"
+    checks.require((shape, levels) == trained_on, "--data", expected, f"{levels}, {shape}")
 
 
 def _line(report: Report) -> str:

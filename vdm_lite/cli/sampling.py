@@ -1,12 +1,11 @@
 """``vdm-lite sample``: images drawn from a checkpoint."""
 
-import argparse
-
 import torch
 from torch import Tensor
 
 from vdm_lite import checks
-from vdm_lite.cli import options, outputs, pictures, sources
+from vdm_lite.cli import outputs, pictures, sources
+from vdm_lite.cli.options import STEPS, Sample
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.progress import bar
 from vdm_lite.samplers import Step, sample
@@ -14,33 +13,35 @@ from vdm_lite.samplers import Step, sample
 WRITERS = {".png": pictures.write_png, ".gif": pictures.write_gif, ".npz": pictures.write_npz}
 MOMENTS = {".png": 1, ".gif": 40, ".npz": 1}
 """Pictures of each walk that are kept."""
+MOST = 10_000
+"""Images in one picture."""
 
 
-def run(given: argparse.Namespace) -> int:
+def run(options: Sample) -> int:
     """Write samples, in the format that the name of the file asks for."""
-    model, metadata = sources.model(given)
-    channels, *size = sources.about(given.checkpoint, metadata)["shape"]
-    size, divisor = given.size or size, model.denoiser.divisor
+    model, metadata = sources.model(options.checkpoint, options.device)
+    channels, *size = sources.about(options.checkpoint, metadata)["shape"]
+    size, divisor = options.size or size, model.denoiser.divisor
     fits = not any(side % divisor for side in size)
     checks.require(fits, "--size", f"multiples of {divisor}", " ".join(map(str, size)))
-    outputs.check("--out", given.out, tuple(WRITERS))
-    kind = given.out.suffix.lower()
-    most = 10_000
-    fits = kind == ".npz" or given.images <= most
-    checks.require(fits, "--images", f"at most {most} in a picture (.npz takes more)", given.images)
-    generator = torch.Generator(sources.device(given)).manual_seed(given.seed)
+    outputs.check("--out", options.out, tuple(WRITERS))
+    kind = options.out.suffix.lower()
+    fits = kind == ".npz" or options.images <= MOST
+    expected = f"at most {MOST} in a picture (.npz takes more)"
+    checks.require(fits, "--images", expected, options.images)
+    generator = torch.Generator(sources.device(options.device)).manual_seed(options.seed)
     levels = draw(
         model,
-        (given.images, channels, *size),
-        given.steps,
-        options.STEPS[given.step],
+        (options.images, channels, *size),
+        options.steps,
+        STEPS[options.step],
         generator,
-        given.batch_size,
+        options.batch_size,
         MOMENTS[kind],
         progress=True,
     )
-    WRITERS[kind](given.out, levels, model.likelihood.levels)
-    print(f"{given.out}: {given.images} images, {given.steps} {given.step} steps")
+    WRITERS[kind](options.out, levels, model.likelihood.levels)
+    print(f"{options.out}: {options.images} images, {options.steps} {options.step} steps")
     return 0
 
 

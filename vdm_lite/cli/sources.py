@@ -1,6 +1,5 @@
 """The images and the model that a command asks for, and the device that it runs on."""
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vdm_lite import checks, data
-from vdm_lite.cli.options import DATA
+from vdm_lite.cli.words import DATA
 from vdm_lite.data import Images
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.training.checkpoints import CheckpointError
@@ -90,22 +89,22 @@ def about(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
     return {"size": None, "checksum": None, **found}
 
 
-def model(given: argparse.Namespace) -> tuple[VariationalDiffusion, dict[str, Any]]:
-    """The model of the checkpoint, on its device, and what the file says beside it."""
-    built, metadata = load(given.checkpoint)
+def model(checkpoint: Path, kind: str) -> tuple[VariationalDiffusion, dict[str, Any]]:
+    """The model of the checkpoint, on a device of this kind, and what the file says beside it."""
+    built, metadata = load(checkpoint)
     for name, weight in built.state_dict().items():
         if not weight.isfinite().all():
-            raise CheckpointError(given.checkpoint, "finite weights", f"NaN or infinity in {name}")
-    return built.to(device(given)), metadata
+            raise CheckpointError(checkpoint, "finite weights", f"NaN or infinity in {name}")
+    return built.to(device(kind)), metadata
 
 
-def device(given: argparse.Namespace) -> str:
-    """The kind of device, ``cpu``, ``cuda`` or ``mps``; ``ValueError`` for one that is not here."""
+def device(kind: str) -> str:
+    """The device of this kind, the best for ``auto``; ``ValueError`` for one that is not here."""
     here = ["cpu"]
     if torch.cuda.is_available():
         here.insert(0, "cuda")
     if torch.backends.mps.is_available():
         here.insert(0, "mps")
-    kind = here[0] if given.device == "auto" else given.device
+    kind = here[0] if kind == "auto" else kind
     checks.require(kind in here, "--device", f"one that torch finds here: {', '.join(here)}", kind)
     return kind

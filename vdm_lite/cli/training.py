@@ -5,9 +5,9 @@ In the folder of a run: ``checkpoint.safetensors`` (all that it needs to go on),
 ``samples/``, ``options.json`` (what was asked for) and ``.lock`` (held while the run lasts).
 """
 
-import argparse
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from vdm_lite import checks
-from vdm_lite.cli import engines, folders, options, sources
+from vdm_lite.cli import engines, folders, sources
 from vdm_lite.cli.folders import CHECKPOINT, WEIGHTS
+from vdm_lite.cli.options import TIMES, WEIGHTINGS, Model, Train
+from vdm_lite.cli.signals import stopping
 from vdm_lite.cli.watching import watch
+from vdm_lite.cli.words import DATA
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.training import Step, checkpoints, fit
 from vdm_lite.training.checkpoints import CheckpointError
@@ -30,140 +33,142 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-def run(given: argparse.Namespace) -> int:
+def run(options: Train) -> int:
     """Train; 0 when the run is complete, 130 when it was stopped and can go on."""
-    _check(given)
-    engine = engines.launch(given)
-    with folders.taken(given, engine):
-        return _train(given, engine)
+    _check(options)
+    engine = engines.launch(options)
+    with folders.taken(options, engine):
+        return _train(options, engine)
 
 
-def _train(given: argparse.Namespace, engine: "Fabric") -> int:
-    own = {"size": given.size, "multiple": 2 ** (len(given.widths) - 1)}
+def _train(options: Train, engine: "Fabric") -> int:
+    own = {"size": options.size, "multiple": 2 ** (len(options.widths) - 1)}
     own |= {"progress": engine.is_global_zero}
-    load = partial(sources.images, given.data, given.folder, given.download, **own)
+    load = partial(sources.images, options.data, options.folder, options.download, **own)
     source = engines.in_turn(engine, load)  # if they are to be fetched, then once
-    train, held_out = sources.held_out(source, given.held_out)
-    if given.data not in options.DATA:
-        said = f"{given.data}: {sources.description(source)}; {len(held_out)} are held out"
+    train, held_out = sources.held_out(source, options.held_out)
+    if options.data not in DATA:
+        said = f"{options.data}: {sources.description(source)}; {len(held_out)} are held out"
         engine.print(said)
-    wanted = _model(given, source)
-    torch.manual_seed(given.seed)
-    model = wanted.build()
-    config = _config(given, wanted, source, len(held_out))
-    with engines.stopping(engine) as stopped:
+    described = _model(options, source)
+    torch.manual_seed(options.seed)
+    model = described.build()
+    config = _config(options, described, source, len(held_out))
+    with stopping(engine) as stopped:
         try:
-            given.steps, given.decay = _lengths(given)
-            steps = _fit(given, model, train, config, engine, stopped)
+            options = _with_lengths(options)
+            steps = _fit(options, model, train, config, engine, stopped)
         except CheckpointError as error:
             advice = "go on with the options of that run, or start another in another --out"
             raise ValueError(f"{error}; {advice}") from error
-        first(engine, partial(folders.keep_options, given))
-        reached = watch(given, steps, held_out, engine)
+        first(engine, partial(folders.keep_options, options))
+        reached = watch(options, steps, held_out, engine)
     # All wait for the report: an engine takes a process that ends early for one that failed.
-    first(engine, partial(_report, given, reached))
-    return 0 if reached.step == given.steps else 130
+    first(engine, partial(_report, options, reached))
+    return 0 if reached.step == options.steps else 130
 
 
-def _check(given: argparse.Namespace) -> None:
+def _check(options: Train) -> None:
     """What can be refused before anything is started."""
-    if given.size and given.data in options.DATA:
-        raise ValueError(f"--size: is for own images, and {given.data} has its own size")
-    both = given.train_ends and (given.weighting, given.times) != ("elbo", "low-discrepancy")
+    if options.size and options.data in DATA:
+        raise ValueError(f"--size: is for own images, and {options.data} has its own size")
+    both = options.train_ends and (options.weighting, options.times) != ("elbo", "low-discrepancy")
     if both:
         raise ValueError("--train-ends: the ends are learned on the whole bound, which has no "
                          "--weighting or --times of its own")  # fmt: skip
-    if given.compile and given.schedule == "learned":
+    if options.compile and options.schedule == "learned":
         raise ValueError("--compile: expected no --schedule learned, which no test covers")
 
 
-def _model(given: argparse.Namespace, source: sources.Images) -> ModelConfig:
-    divisor, sides = 2 ** (len(given.widths) - 1), tuple(source.train.shape[2:])
+def _model(options: Model, source: sources.Images) -> ModelConfig:
+    divisor, sides = 2 ** (len(options.widths) - 1), tuple(source.train.shape[2:])
     fits = not any(side % divisor for side in sides)
-    wanted = f"fewer for images of {sides}, whose sides are to be multiples of {divisor}"
-    checks.require(fits, "--widths", wanted, given.widths)
+    expected = f"fewer for images of {sides}, whose sides are to be multiples of {divisor}"
+    checks.require(fits, "--widths", expected, options.widths)
     two = round(math.log2(source.levels)) - 1  # sin(2^n pi z) has a period of about two levels
     return ModelConfig(
         channels=source.train.shape[1],
         levels=source.levels,
-        widths=tuple(given.widths),
-        blocks=given.blocks,
-        exponents=(two - 1, two) if given.fourier is None else tuple(given.fourier),
-        output=given.output,
-        schedule=given.schedule,
-        logsnr_max=given.logsnr_max,
-        logsnr_min=given.logsnr_min,
-        train_ends=given.train_ends,
+        widths=options.widths,
+        blocks=options.blocks,
+        exponents=(two - 1, two) if options.fourier is None else options.fourier,
+        output=options.output,
+        schedule=options.schedule,
+        logsnr_max=options.logsnr_max,
+        logsnr_min=options.logsnr_min,
+        train_ends=options.train_ends,
     )
 
 
 def _config(
-    given: argparse.Namespace, model: ModelConfig, source: sources.Images, held_out: int
+    options: Train, model: ModelConfig, source: sources.Images, held_out: int
 ) -> dict[str, Any]:
     """What the file must say so that the model can be built, evaluated and trained further."""
-    about = sources.note(given.data, source, held_out, given.size)
-    objective = {"weighting": given.weighting, "times": given.times}
+    about = sources.note(options.data, source, held_out, options.size)
+    objective = {"weighting": options.weighting, "times": options.times}
     return {"model": model.plain(), "data": about, "objective": objective}
 
 
 def _fit(
-    given: argparse.Namespace,
+    options: Train,
     model: VariationalDiffusion,
     images: Tensor,
     config: dict[str, Any],
     engine: "Fabric",
     stopped: Callable[[], bool],
 ) -> Iterator[Step]:
-    sampler = options.TIMES[given.times]()
+    sampler = TIMES[options.times]()
     if isinstance(sampler, nn.Module):
         sampler.to(engine.device)
-    if given.compile:
+    if options.compile:
         model.denoiser.compile()
-    if given.train_ends:
+    if options.train_ends:
 
         def loss(batch: Tensor, generator: torch.Generator) -> Tensor:
             return model.elbo(batch, generator=generator).nelbo
     else:
-        weighting = options.WEIGHTINGS[given.weighting]
+        weighting = WEIGHTINGS[options.weighting]
         loss = partial(model.costs, weighting=weighting, times=sampler)
     return fit(
         model,
         images,
-        given.steps,
-        given.batch_size,
-        given.lr,
-        warmup=given.warmup,
-        decay=given.decay,
-        clip=given.clip,
-        ema_decay=given.ema,
-        seed=given.seed,
+        options.steps,
+        options.batch_size,
+        options.lr,
+        warmup=options.warmup,
+        decay=options.decay,
+        clip=options.clip,
+        ema_decay=options.ema,
+        seed=options.seed,
         loss=loss,
         keep=sampler if isinstance(sampler, nn.Module) else None,
-        checkpoint=given.out / CHECKPOINT,
-        every=given.every,
+        checkpoint=options.out / CHECKPOINT,
+        every=options.every,
         config=config,
-        accumulate=given.accumulate,
+        accumulate=options.accumulate,
         fabric=engine,
         stop=stopped,
     )
 
 
-def _lengths(given: argparse.Namespace) -> tuple[int, int]:
-    """Steps, and the last of them over which the rate falls."""
-    path = given.out / CHECKPOINT
-    if given.steps is None and path.exists():  # a file from before they were kept
+def _with_lengths(options: Train) -> Train:
+    """With the steps, and the last of them over which the rate falls."""
+    path = options.out / CHECKPOINT
+    if options.steps is None and path.exists():  # a file from before they were kept
         raise ValueError(f"--steps: give their number, which {path} does not hold")
-    steps = given.steps or 10_000
-    return steps, steps // 3 if given.decay is None else given.decay
+    steps = options.steps or 10_000
+    return replace(
+        options, steps=steps, decay=steps // 3 if options.decay is None else options.decay
+    )
 
 
-def _report(given: argparse.Namespace, reached: Step) -> None:
+def _report(options: Train, reached: Step) -> None:
     """Say where the run stands, and write the weights alone if it is complete."""
-    if reached.step < given.steps:
-        print(f"Stopped after step {reached.step} of {given.steps}; go on with --resume")
+    if reached.step < options.steps:
+        print(f"Stopped after step {reached.step} of {options.steps}; go on with --resume")
         return
-    path = given.out / WEIGHTS
-    extract(given.out / CHECKPOINT, path)
+    path = options.out / WEIGHTS
+    extract(options.out / CHECKPOINT, path)
     print(f"{path}: the averaged weights after {reached.step} steps\n"
           f"Next: vdm-lite evaluate --checkpoint {path}")  # fmt: skip
 

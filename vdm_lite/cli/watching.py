@@ -1,6 +1,5 @@
 """What is looked at while a run goes on: its log, bits/dim of held-out images, samples."""
 
-import argparse
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vdm_lite.cli import pictures
+from vdm_lite.cli.options import Train
 from vdm_lite.cli.sampling import draw
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.elbo import bits_per_dim
@@ -26,23 +26,21 @@ if TYPE_CHECKING:
 GRID_STEPS = 100
 
 
-def watch(
-    given: argparse.Namespace, steps: Iterator[Step], held_out: Tensor, engine: "Fabric"
-) -> Step:
+def watch(options: Train, steps: Iterator[Step], held_out: Tensor, engine: "Fabric") -> Step:
     """Run through the steps; log, evaluate and draw on the way. The last step.
 
     A run that is resumed begins with the step of its checkpoint. If the log lacks that, what was
     due there is done now.
     """
-    log = _Log(given, engine, held_out[0].numel())
+    log = _Log(options, engine, held_out[0].numel())
     try:
         step = start = next(steps)
         for step in chain([] if log.begin(start.step) else [start], steps):
             log.see(step)
-            last = step.step == given.steps
-            numbers = log.of_training() if last or step.step % given.log_every == 0 else {}
-            if last or step.step % given.evaluate_every == 0:
-                numbers |= log.apart(partial(_measure, given, step, held_out, log))
+            last = step.step == options.steps
+            numbers = log.of_training() if last or step.step % options.log_every == 0 else {}
+            if last or step.step % options.evaluate_every == 0:
+                numbers |= log.apart(partial(_measure, options, step, held_out, log))
             if numbers:
                 log.write(numbers)
         if log.losses:  # stopped between two rows: what was seen is not lost
@@ -55,17 +53,17 @@ def watch(
 class _Log:
     """The log of a run. Every process has it, and the first one the files."""
 
-    def __init__(self, given: argparse.Namespace, engine: "Fabric", dims: int) -> None:
-        self.given, self.engine, self.dims = given, engine, dims
-        self.loss = "loss" if given.weighting == "elbo" else "weighted_loss"
+    def __init__(self, options: Train, engine: "Fabric", dims: int) -> None:
+        self.options, self.engine, self.dims = options, engine, dims
+        self.loss = "loss" if options.weighting == "elbo" else "weighted_loss"
         self.journal: Journal | None = None
         self.losses: list[float] = []
         self.began, self.counted = time.monotonic(), 0
 
     def begin(self, step: int) -> bool:
         """Open the files at the first step that is seen: whether the log has a row of it."""
-        self.journal = first(self.engine, lambda: Journal(self.given.out, step, self.loss))
-        if self.given.resume:
+        self.journal = first(self.engine, lambda: Journal(self.options.out, step, self.loss))
+        if self.options.resume:
             self.counted, self.began = step, time.monotonic()
         return self.engine.broadcast(self.journal and self.journal.reached == step)
 
@@ -88,7 +86,7 @@ class _Log:
         numbers = {self.loss: loss, "grad_norm": step.grad_norm, "learning_rate": step.rate}
         if updates:  # none of its own has a step that a checkpoint has kept
             seconds = time.monotonic() - self.began
-            numbers["images_per_s"] = updates * self.given.batch_size / seconds
+            numbers["images_per_s"] = updates * self.options.batch_size / seconds
         self.losses, self.began, self.counted = [], time.monotonic(), step.step
         return numbers
 
@@ -99,10 +97,10 @@ class _Log:
     def show(self, model: VariationalDiffusion, shape: tuple[int, ...], at_once: int) -> None:
         """Draw a grid of samples, write it, and add it to the board."""
         device = next(model.parameters()).device
-        generator = torch.Generator(device).manual_seed(self.given.seed)
+        generator = torch.Generator(device).manual_seed(self.options.seed)
         images = draw(model, shape, GRID_STEPS, ancestral_step, generator, at_once)
         levels = model.likelihood.levels
-        path = self.given.out / "samples" / f"step_{self.step.step:07d}.png"
+        path = self.options.out / "samples" / f"step_{self.step.step:07d}.png"
         pictures.write_png(path, images, levels)
         self.journal.show(self.step.step, pictures.grid(images[-1], levels))
 
@@ -112,14 +110,12 @@ class _Log:
             self.journal.close()
 
 
-def _measure(
-    given: argparse.Namespace, step: Step, held_out: Tensor, log: _Log
-) -> dict[str, float]:
+def _measure(options: Train, step: Step, held_out: Tensor, log: _Log) -> dict[str, float]:
     """Bits/dim of held-out images, one draw each; a grid of samples beside it."""
     # Fewer at a time where training takes few, but not so few that the error comes out too large.
-    at_once = min(250, max(30, given.batch_size))
+    at_once = min(250, max(30, options.batch_size))
     report = evaluate(step.averaged, held_out, batch_size=at_once, fabric=log.engine)
-    if given.images:
-        shape = (given.images, *held_out.shape[1:])
+    if options.images:
+        shape = (options.images, *held_out.shape[1:])
         first(log.engine, partial(log.show, step.averaged, shape, at_once))
     return {name: getattr(report, name) for name in COSTS}

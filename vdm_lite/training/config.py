@@ -17,25 +17,10 @@ from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.likelihood import Discretized
 from vdm_lite.nets.unet import check_sizes
 from vdm_lite.parameterization import FLOW, IMAGE, NOISE, SCORE, VELOCITY
-from vdm_lite.schedules import (
-    EDM,
-    BetaLinear,
-    Cosine,
-    FlowMatching,
-    Learned,
-    Linear,
-)
+from vdm_lite.schedules import SCHEDULES, Learned
 from vdm_lite.training.checkpoints import CheckpointError, load_into, part, read
 
 OUTPUTS = {p.name: p for p in (NOISE, IMAGE, VELOCITY, FLOW, SCORE)}
-SCHEDULES = {
-    "linear": Linear,
-    "cosine": Cosine,
-    "flow-matching": FlowMatching,
-    "edm": EDM,
-    "beta-linear": BetaLinear,
-    "learned": Learned,
-}
 
 
 @dataclass(frozen=True)
@@ -64,8 +49,8 @@ class ModelConfig:
         checks.ends(self.logsnr_max, self.logsnr_min)
         for name, known in (("output", OUTPUTS), ("schedule", SCHEDULES)):
             value = getattr(self, name)
-            given = value if isinstance(value, str) else checks.described(value)
-            checks.require(given in known, name, f"one of {', '.join(known)}", given)
+            name_of = value if isinstance(value, str) else checks.described(value)
+            checks.require(name_of in known, name, f"one of {', '.join(known)}", name_of)
         chosen = isinstance(self.train_ends, bool)
         checks.require(chosen, "train_ends", "True or False", checks.described(self.train_ends))
         learned = self.schedule == "learned" or not self.train_ends
