@@ -25,7 +25,7 @@ import json, os, resource, signal, socket, sys
 import lightning_fabric, sklearn.datasets, torch, torch.utils.tensorboard
 from vdm_lite import cli
 from vdm_lite.training.config import ModelConfig
-from vdm_lite.training import loop
+from vdm_lite.training.batches import Batches
 
 # What is imported at the first use: now, and not once for each command.
 model = ModelConfig(levels=17, widths=(8,)).build()
@@ -56,14 +56,14 @@ def child(job, rank, ranks, port):
         more = dict(RANK=rank, LOCAL_RANK=rank, GROUP_RANK=0, GROUP_WORLD_SIZE=1, **sizes)
         more |= dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, TORCHELASTIC_RUN_ID="test")
         os.environ.update({name: str(value) for name, value in more.items()})
-    update, what = loop._Run.update, dict(job["events"])
+    batch, what = Batches.__getitem__, dict(job["events"])
 
-    def watched(run, *rest):
-        if rank == 0 and run.step in what:
-            happen(what[run.step])
-        update(run, *rest)
+    def watched(batches, k):
+        if rank == 0 and k in what:
+            happen(what[k])
+        return batch(batches, k)
 
-    loop._Run.update = watched
+    Batches.__getitem__ = watched
     if job["script"]:
         exec(compile(job["script"], "script", "exec"), {"rank": rank, "ranks": ranks})
         sys.exit(0)

@@ -30,7 +30,7 @@ from vdm_lite.samplers import ancestral_step, ddim_step, sample
 from vdm_lite.schedules import Learned, Linear
 from vdm_lite.training import batch_indices, checkpoints, evaluation, journal
 from vdm_lite.training.config import OUTPUTS, ModelConfig, load_model
-from vdm_lite.training.loop import Objective
+from vdm_lite.training.update import Objective
 
 TINY = "--device cpu --data digits --widths 4 8 --batch-size 8 --held-out 20 --images 0 --warmup 5"
 TINY += " --evaluate-every 1000 --decay 0"

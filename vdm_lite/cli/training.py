@@ -27,7 +27,7 @@ from vdm_lite.training import Step, checkpoints, fit
 from vdm_lite.training.checkpoints import CheckpointError
 from vdm_lite.training.config import ModelConfig
 from vdm_lite.training.engine import first
-from vdm_lite.training.loop import NUMBERS
+from vdm_lite.training.saving import NUMBERS
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -16,6 +16,8 @@ yet; there kernels that add in no fixed order may change the last digits.
 ``python -m vdm_lite.cli train`` is the command line, ``vdm-lite train``.
 """
 
-from vdm_lite.training.loop import Step, averaged, backward, batch_indices, fit
+from vdm_lite.training.batches import batch_indices
+from vdm_lite.training.loop import fit
+from vdm_lite.training.update import Step, averaged, backward
 
 __all__ = ["Step", "averaged", "backward", "batch_indices", "fit"]
