@@ -18,7 +18,7 @@ from vdm_lite.parameterization import Prediction
 from vdm_lite.randomness import Generator, normal, normal_like
 from vdm_lite.schedules import levels
 
-Step = Callable[[Prediction, Tensor, Tensor, Generator], Tensor]
+StepRule = Callable[[Prediction, Tensor, Tensor, Generator], Tensor]
 
 
 class State(NamedTuple):
@@ -52,7 +52,7 @@ def sample(
     model: VariationalDiffusion,
     shape: tuple[int, ...],
     steps: int,
-    step: Step = ancestral_step,
+    step: StepRule = ancestral_step,
     generator: Generator = None,
 ) -> Iterator[State]:
     """Walk from z_1 ~ N(0, I) of shape (B, ...) to z_0 in ``steps`` steps, yielding each state.
@@ -73,7 +73,7 @@ def _walk(
     model: VariationalDiffusion,
     z: Tensor,
     steps: int,
-    step: Step,
+    step: StepRule,
     generator: Generator,
 ) -> Iterator[State]:
     logsnr_s, logsnr_t = levels(model.schedule, steps, z)

@@ -577,7 +577,7 @@ class TestImages:
     @staticmethod
     def column(key: str) -> dict[str, Tensor]:
         rows = [row for row in runs.results()["rows"] if row["steps"] == runs.STEPS]
-        names = runs.SCHEDULES
+        names = runs.KINDS
         return {n: real(*(row[key] for row in rows if row["schedule"] == n)) for n in names}
 
     def test_four_schedules_do_not_train_the_same_network(self):

@@ -31,7 +31,7 @@ def test_short_row_of_the_shipped_results(name):
 @pytest.mark.parametrize("name", FILES)
 def test_every_kind_has_its_seeds(name):
     module = FILES[name]
-    kinds = schedules.SCHEDULES if module is schedules else outputs.OUTPUTS
+    kinds = schedules.KINDS if module is schedules else outputs.OUTPUTS
     rows = [row for row in module.results()["rows"] if row["steps"] == module.STEPS]
     found = {(row[name[:-1]], row["seed"]) for row in rows}
     assert found == {(kind, seed) for kind in kinds for seed in images.SEEDS}
@@ -45,7 +45,7 @@ def test_the_shipped_weights_are_those_of_their_row():
     rows = schedules.results()["rows"]
     row = next(r for r in rows if (r["schedule"], r["seed"], r["steps"]) == (name, seed, steps))
     model = schedules.trained()
-    got = images.evaluate(model)
+    got = images.bound(model)
     assert got["bits_per_dim"] == pytest.approx(row["bits_per_dim"], rel=1e-4)
     assert not model.training and not any(p.requires_grad for p in model.parameters())
 

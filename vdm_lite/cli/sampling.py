@@ -8,7 +8,7 @@ from vdm_lite.cli import outputs, pictures, sources
 from vdm_lite.cli.options import STEPS, Sample
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.progress import bar
-from vdm_lite.samplers import Step, sample
+from vdm_lite.samplers import StepRule, sample
 
 WRITERS = {".png": pictures.write_png, ".gif": pictures.write_gif, ".npz": pictures.write_npz}
 MOMENTS = {".png": 1, ".gif": 40, ".npz": 1}
@@ -49,7 +49,7 @@ def draw(
     model: VariationalDiffusion,
     shape: tuple[int, ...],
     steps: int,
-    step: Step,
+    step: StepRule,
     generator: torch.Generator,
     batch_size: int = 64,
     moments: int = 1,

@@ -42,7 +42,7 @@ def train(model: VariationalDiffusion, steps: int, seed: int) -> VariationalDiff
     return last.averaged
 
 
-def evaluate(model: VariationalDiffusion, draws: int = 4) -> dict[str, Any]:
+def bound(model: VariationalDiffusion, draws: int = 4) -> dict[str, Any]:
     """The bound on the 2,000 test images in continuous time, in bits/dim, and its terms."""
     images = data.halved(data.fashion_mnist()).test
     report = evaluation.evaluate(model, images, draws, batch_size=len(images))._asdict()

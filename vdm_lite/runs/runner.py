@@ -17,10 +17,10 @@ from vdm_lite.training import checkpoints
 Row = dict[str, Any]
 
 
-def run(file: Path, row: Callable[..., Row], names: Sequence[str], wanted: Sequence[tuple]) -> None:
+def run(file: Path, row: Callable[..., Row], names: Sequence[str], cases: Sequence[tuple]) -> None:
     """Make the rows of ``file`` that are missing, some at a time, and write it after each.
 
-    ``wanted`` are the arguments of ``row``, one tuple for each; they stand in the row under
+    ``cases`` are the arguments of ``row``, one tuple for each; they stand in the row under
     ``names``. A file of another commit is not continued: ``SystemExit`` says what to do.
     """
     parser = argparse.ArgumentParser(description=f"Make the rows of {file.name}.")
@@ -37,12 +37,12 @@ def run(file: Path, row: Callable[..., Row], names: Sequence[str], wanted: Seque
 
     rows = before["rows"]
     known = {key(r) for r in rows}
-    left = [arguments for arguments in wanted if arguments not in known]
+    left = [arguments for arguments in cases if arguments not in known]
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool:
         running = [pool.submit(row, *arguments) for arguments in left]
         for done in tqdm(as_completed(running), total=len(left), unit="model"):
-            rows = sorted([*rows, done.result()], key=lambda r: wanted.index(key(r)))
+            rows = sorted([*rows, done.result()], key=lambda r: cases.index(key(r)))
             content = json.dumps({"about": about, "rows": rows}, indent=1) + "\n"
             checkpoints.write_bytes(file, content.encode())
 

@@ -26,10 +26,10 @@ VERSION = 1
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used: names the file, what was expected and what was given."""
+    """A checkpoint that cannot be used: names the file, what was expected and what was found."""
 
-    def __init__(self, path: str | os.PathLike, expected: object, given: object) -> None:
-        super().__init__(f"{os.fspath(path)}: expected {expected}, got {given}")
+    def __init__(self, path: str | os.PathLike, expected: object, found: object) -> None:
+        super().__init__(f"{os.fspath(path)}: expected {expected}, got {found}")
 
 
 def write(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping) -> None:
@@ -106,9 +106,9 @@ def _header(path: str | os.PathLike, metadata: Mapping[str, str]) -> dict[str, A
         header = dict(json.loads(metadata["vdm_lite"]))
     except (ValueError, TypeError) as error:
         raise CheckpointError(path, "metadata in JSON", error) from error
-    given = header.get("format"), header.get("version")
-    if given != (FORMAT, VERSION):
-        raise CheckpointError(path, f"{FORMAT!r} version {VERSION}", f"{given[0]!r} {given[1]}")
+    form, version = header.get("format"), header.get("version")
+    if (form, version) != (FORMAT, VERSION):
+        raise CheckpointError(path, f"{FORMAT!r} version {VERSION}", f"{form!r} {version}")
     return header
 
 
@@ -154,13 +154,13 @@ def check_weights(
     module: nn.Module, weights: Mapping[str, Tensor], path: str | os.PathLike
 ) -> None:
     """Raise CheckpointError unless ``weights`` have the names, shapes and dtypes of ``module``."""
-    wanted = {name: _kind(t) for name, t in weights_of(module).items()}
+    own = {name: _kind(t) for name, t in weights_of(module).items()}
     found = {name: _kind(t) for name, t in _unwrapped(weights).items()}
-    for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
+    for name in sorted(own.keys() | found.keys()):
+        if own.get(name) != found.get(name):
             raise CheckpointError(
                 path,
-                f"{name} to be {wanted.get(name, 'absent')}, as in {type(module).__name__}",
+                f"{name} to be {own.get(name, 'absent')}, as in {type(module).__name__}",
                 found.get(name, "nothing of that name"),
             )
 
@@ -212,8 +212,8 @@ def check_random_states(
     """Raise CheckpointError unless ``states`` are of the device of ``generator``."""
     device = generator.device.type
     if device not in states:
-        given = ", ".join(sorted(states.keys() - {"global"})) or "a file without random states"
-        raise CheckpointError(path, f"a run on {device}", given)
+        found = ", ".join(sorted(states.keys() - {"global"})) or "a file without random states"
+        raise CheckpointError(path, f"a run on {device}", found)
 
 
 def load_random_states(generator: torch.Generator, states: Mapping[str, Tensor]) -> None:

@@ -68,14 +68,14 @@ def evaluate(
     batch_size = checks.count("batch_size", batch_size)
     steps = steps if steps is None else checks.count("steps", steps)
     model = model if steps else _on_linear(model)
-    like = next(model.parameters(), data)
+    device = next(model.parameters(), data).device
     batches = data.split(batch_size)
-    costs = torch.zeros(len(data), 3, device=like.device)
+    costs = torch.zeros(len(data), 3, device=device)
     mine = range(fabric.global_rank, len(batches), fabric.world_size)
     for k in bar(mine, progress and fabric.is_global_zero, unit="batch"):
-        batch = batches[k].to(like.device)
+        batch = batches[k].to(device)
         costs[k * batch_size :][: len(batch)] = _costs(
-            model, batch, draws, steps, _generator(like, seed, k)
+            model, batch, draws, steps, _generator(device, seed, k)
         )
     costs = bits_per_dim(fabric.all_reduce(costs, reduce_op="sum"), math.prod(data.shape[1:])).cpu()
     total = costs.sum(1)
@@ -98,9 +98,9 @@ def _costs(
     return torch.stack([torch.stack(bound, 1) for bound in bounds]).mean(0)
 
 
-def _generator(like: Tensor, seed: int, batch: int) -> torch.Generator:
+def _generator(device: torch.device, seed: int, batch: int) -> torch.Generator:
     # Batch 0 has the stream that training starts with at the same seed, of other images: harmless.
-    return torch.Generator(like.device).manual_seed(seed * 1_000_003 + batch)
+    return torch.Generator(device).manual_seed(seed * 1_000_003 + batch)
 
 
 def _on_linear(model: VariationalDiffusion) -> VariationalDiffusion:

@@ -62,18 +62,18 @@ def train(model: Hierarchy, images: Tensor, steps: int, seed: int) -> Hierarchy:
 
 
 @torch.no_grad()
-def evaluate(model: Hierarchy, images: Tensor, k: int = 20) -> dict[str, Any]:
+def costs(model: Hierarchy, images: Tensor, k: int = 20) -> dict[str, Any]:
     """Costs on ``images``, averaged over ``k`` draws, in nats per image unless it says bits/dim."""
     generator = torch.Generator().manual_seed(0)
     draws = [model.elbo(images, generator) for _ in range(k)]
-    nelbo = torch.stack([costs.nelbo for costs in draws]).mean()
+    nelbo = torch.stack([draw.nelbo for draw in draws]).mean()
     units = [model.unit_costs(images, generator) for _ in range(k)]
     layers = [torch.stack(each).mean(0) for each in zip(*units, strict=True)]  # (N, n_t)
     return {
         "bits_per_dim": bits_per_dim(nelbo, images[0].numel()).item(),
         "nelbo": nelbo.item(),
         f"importance_bound_{k}": model.importance_bound(images, k, generator).mean().item(),
-        "reconstruction": torch.stack([costs.reconstruction for costs in draws]).mean().item(),
+        "reconstruction": torch.stack([draw.reconstruction for draw in draws]).mean().item(),
         "layer_costs": [layer.sum(1).mean().item() for layer in layers],
         "active_units": [active_units(layer) for layer in layers],
     }
@@ -84,7 +84,7 @@ def row(kind: str, layers: int, seed: int, steps: int) -> dict[str, Any]:
     images = data.halved(data.fashion_mnist())
     model = train(build(kind, layers, seed), images.train, steps, seed)
     key = {"kind": kind, "layers": layers, "seed": seed, "steps": steps}
-    return key | evaluate(model, images.test)
+    return key | costs(model, images.test)
 
 
 def results() -> dict[str, Any]:
@@ -94,9 +94,9 @@ def results() -> dict[str, Any]:
 
 def main() -> None:
     """Train what has no row yet, and write the file after each."""
-    wanted = [("top-down", 2, 0, SHORT)]
-    wanted += [(kind, layers, seed, STEPS) for seed in SEEDS for kind, layers in MODELS]
-    runner.run(FILE, row, ("kind", "layers", "seed", "steps"), wanted)
+    cases = [("top-down", 2, 0, SHORT)]
+    cases += [(kind, layers, seed, STEPS) for seed in SEEDS for kind, layers in MODELS]
+    runner.run(FILE, row, ("kind", "layers", "seed", "steps"), cases)
 
 
 if __name__ == "__main__":

@@ -153,9 +153,9 @@ def column(fourier: str, start: str, ends: str, name: str) -> Tensor:
 
 def main() -> None:
     """Train what has no row yet, and write the file after each."""
-    wanted = [("with", "Ho", "learned", 0, SHORT)]
-    wanted += [(*case, STEPS) for case in CASES]
-    runner.run(FILE, row, KEYS, wanted)
+    cases = [("with", "Ho", "learned", 0, SHORT)]
+    cases += [(*case, STEPS) for case in CASES]
+    runner.run(FILE, row, KEYS, cases)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ CASES = tuple(
 
 def main() -> None:
     """Train what has no row yet, and write the file after each."""
-    wanted = [(*case, ablation.STEPS) for case in CASES]
-    runner.run(ablation.CONTROL, ablation.row, ablation.KEYS, wanted)
+    cases = [(*case, ablation.STEPS) for case in CASES]
+    runner.run(ablation.CONTROL, ablation.row, ablation.KEYS, cases)
 
 
 if __name__ == "__main__":
