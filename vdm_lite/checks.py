@@ -18,16 +18,15 @@ from torch import Tensor, nn
 
 P = ParamSpec("P")
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
 Check = Callable[..., object]
 
 
-class Checked(Protocol[P, R_co]):
+class Checked(Protocol[P, R]):
     """A function with its checks; ``formula`` is the function alone."""
 
-    formula: Callable[P, R_co]
+    formula: Callable[P, R]
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
 
 def checked(**rules: Check | tuple[Any, ...]) -> Callable[[Callable[P, R]], Checked[P, R]]:
@@ -180,7 +179,7 @@ def ends(logsnr_max: float, logsnr_min: float) -> None:
     require(logsnr_max > logsnr_min, "logsnr_max, logsnr_min", order, given)
 
 
-def function(argument: str, value: Callable, form: str) -> None:
+def function(argument: str, value: Callable[..., object], form: str) -> None:
     """Require something that can be called; ``form`` says how, as in ``t -> logsnr``.
 
     A class is none: it stands where one of its instances was meant.
@@ -491,6 +490,19 @@ def precise(argument: str, weight: Tensor) -> None:
     require(enough, argument, expected, weight.dtype)
 
 
+def model(argument: str, value: object) -> None:
+    """Require what can do what a ``VariationalDiffusion`` can."""
+    names = ("denoiser", "schedule", "predict", "loss", "elbo", "likelihood")
+    expected = "a VariationalDiffusion (a network alone has neither schedule nor likelihood)"
+    has(argument, value, names, expected)
+
+
+def likelihood(argument: str, value: object) -> None:
+    """Require what can do what ``Gaussian`` and ``Discretized`` can."""
+    names = ("encode", "decode", "log_prob")
+    has(argument, value, names, "Gaussian() or Discretized(levels)")
+
+
 def networks(argument: str, values: Sequence[nn.Module], layers: int) -> None:
     """Require one module for each layer."""
     several = isinstance(values, Sequence | nn.ModuleList)
@@ -532,11 +544,13 @@ def grid(argument: str, value: int) -> int:
     return count(argument, value, least=2, most=2**16)
 
 
-def counts(argument: str, values: Sequence[int], form: str) -> tuple[int, ...]:
+def counts(
+    argument: str, values: Sequence[int], form: str, most: int = 2**31 - 1
+) -> tuple[int, ...]:
     """Require one whole number >= 1 or more, such as a shape, and return them as Python's own."""
     several = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
     require(several, argument, form, described(values))
-    return tuple(count(argument, value) for value in values)
+    return tuple(count(argument, value, most=most) for value in values)
 
 
 def seed(argument: str, value: int) -> int:

@@ -136,8 +136,7 @@ def check_sizes(
     """
     checks.count("channels", channels, most=1000)
     checks.count("blocks", blocks, most=100)
-    widths = checks.counts("widths", widths, "one width or more")
-    checks.count("widths", max(widths), most=WIDEST)
+    checks.counts("widths", widths, "one width or more", most=WIDEST)
     checks.require(len(widths) <= 10, "widths", "ten widths at most", len(widths))
     checks.exponents("exponents", exponents)
 

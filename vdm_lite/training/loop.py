@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from vdm_lite import checks
 from vdm_lite.diffusion import Costs
-from vdm_lite.gaussian import working_dtype
 from vdm_lite.progress import bar
 from vdm_lite.training.batches import Batches
 from vdm_lite.training.engine import ALONE, Engine
@@ -162,7 +161,7 @@ def _check(
         checks.has("model", model, ["loss"], "a module with .loss, such as a VariationalDiffusion")
     else:
         checks.function("loss", loss, "(batch, generator=...) -> (B,)")
-    working_dtype(model)  # for its check
+    checks.precise("model", next(model.parameters()))
     kept = keep is None or isinstance(keep, nn.Module)
     checks.require(kept, "keep", "a module or None", checks.described(keep))
     if keep is not None:
