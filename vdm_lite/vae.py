@@ -6,7 +6,7 @@ r"""The variational autoencoder: one layer of latents, an encoder and a decoder.
     -ELBO(x) = KL(q(z | x) || N(0, I)) + E_q[-log p(x | z)]
 
 Everything is per example and in nats; the caller reduces. Any model here trains with
-:func:`vdm_lite.training.fit`.
+:func:`.fit`.
 """
 
 import math

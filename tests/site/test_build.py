@@ -233,30 +233,70 @@ def test_a_reader_waits_and_ci_has_a_budget(library, monkeypatch, ci, limit):
 # The index of equations
 
 
-def test_equation_index_reads_each_file_once(monkeypatch, tmp_path):
-    (tmp_path / "vdm_lite").mkdir()
-    (tmp_path / "tests").mkdir()
+def index_app(root: Path, labels: list[str], documented: list[str]) -> SimpleNamespace:
+    """Return what stands for Sphinx: the labels on one page, these functions in the reference."""
+    place = SimpleNamespace(docname="book/api", node_id="there")
+    domains = {
+        "math": SimpleNamespace(equations=dict.fromkeys(labels, ("page", 1))),
+        "py": SimpleNamespace(objects=dict.fromkeys(documented, place)),
+    }
+    env = SimpleNamespace(
+        toc_fignumbers={}, get_domain=domains.get, titles={"page": nodes.title("", "Title")}
+    )
+    builder = SimpleNamespace(get_relative_uri=lambda here, there: there)
+    return SimpleNamespace(srcdir=root, env=env, builder=builder)
+
+
+@pytest.fixture
+def equations(tmp_path: Path) -> list[str]:
+    """Labels, each named by a method of a file of its own and checked by a test."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     names = [f"eq-{i}" for i in range(40)]
-    for name in names:
-        code = f'def f():\n    """Equation ({name})."""\n'
-        (tmp_path / "vdm_lite" / f"{name}.py").write_text(code, encoding="utf-8")
+    for folder in ("vdm_lite", "tests"):
+        (tmp_path / folder).mkdir()
+    for i, name in enumerate(names):
+        code = f'class C:\n    def f(self):\n        """Equation ({name})."""\n'
+        (tmp_path / "vdm_lite" / f"m{i}.py").write_text(code, encoding="utf-8")
         code = f'@pytest.mark.equation("{name}")\ndef test_it():\n    pass\n'
-        (tmp_path / "tests" / f"test_{name}.py").write_text(code, encoding="utf-8")
+        (tmp_path / "tests" / f"test_{i}.py").write_text(code, encoding="utf-8")
+    return names
+
+
+def test_equation_index_reads_each_file_once(monkeypatch, tmp_path, equations):
     read = []
     parser = SimpleNamespace(
         **vars(ast) | {"parse": lambda text: read.append(text) or ast.parse(text)}
     )
     monkeypatch.setattr(equation_index, "ast", parser)
-    domain = SimpleNamespace(equations=dict.fromkeys(names, ("page", 1)))
-    env = SimpleNamespace(
-        toc_fignumbers={}, get_domain=lambda _: domain, titles={"page": nodes.title("", "Title")}
-    )
-    builder = SimpleNamespace(get_relative_uri=lambda *_: "")
-    app = SimpleNamespace(srcdir=tmp_path, env=env, builder=builder)
-    title, listed = equation_index.listing(app)
+    title, listed = equation_index.listing(index_app(tmp_path, equations, []))
     assert title.astext() == "Title" and len(listed) == 40
-    assert "eq-7 · code: eq-7.f · tests: test_eq-7.test_it" in listed[7].astext()
+    assert "eq-7 · code: m7.C.f · tests: test_7.test_it" in listed[7].astext()
     assert len(read) == 80
+
+
+def test_entries_of_the_index_are_links(tmp_path, equations):
+    app = index_app(tmp_path, equations, ["vdm_lite.m7.C.f"])
+    _, unpublished = equation_index.listing(app)
+    assert [link["refuri"] for link in unpublished[7].findall(nodes.reference)] == [
+        *("page#equation-eq-7", "book/api#there")
+    ]
+    project = (tmp_path / "pyproject.toml").read_text(encoding="utf-8")
+    project = project.replace(relink.PLACEHOLDER, NEW)
+    (tmp_path / "pyproject.toml").write_text(project, encoding="utf-8")
+    _, published = equation_index.listing(app)
+    at = f"{NEW}/blob/main"
+    assert [link["refuri"] for link in published[7].findall(nodes.reference)] == [
+        *("page#equation-eq-7", "book/api#there", f"{at}/tests/test_7.py#L2")
+    ]
+    assert f"{at}/vdm_lite/m8.py#L2" in str(published[8])
+
+
+def test_a_constant_names_its_equation(tmp_path):
+    (tmp_path / "vdm_lite").mkdir()
+    code = 'ROW = 1\n"""The row (eq-row)."""\n'
+    (tmp_path / "vdm_lite" / "m.py").write_text(code, encoding="utf-8")
+    ((label, found),) = equation_index.citations(tmp_path)
+    assert (label, found.name, found.line) == ("eq-row", "vdm_lite.m.ROW", 1)
 
 
 def test_a_page_without_the_index_costs_nothing():

@@ -1,6 +1,6 @@
 """Data: toys whose density is known, digits, Fashion-MNIST, and images of one's own.
 
-Toys are two-dimensional :class:`vdm_lite.exact.GaussianMixture` objects: curves made of many small
+Toys are two-dimensional :class:`.GaussianMixture` objects: curves made of many small
 Gaussians, so samples, density, score and the best denoiser are all exact. They fill about
 [-1.3, 1.3]^2. Images come as integer levels (N, 1, H, W), the form that
 :class:`vdm_lite.likelihood.Discretized` takes.
@@ -24,8 +24,11 @@ from vdm_lite import checks
 from vdm_lite.data import image_files
 from vdm_lite.exact import GaussianMixture
 
-FASHION_CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker")
-FASHION_CLASSES += ("Bag", "Ankle boot")
+FASHION_CLASSES = (
+    *("T-shirt", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
+"""What each label of Fashion-MNIST is."""
 SUBSET_SHA256 = "1d459a5ec7c3b89e51f08abf08ee1998b2a3b78badb2dff1e858a0aef7643f40"
 FULL_SHA256 = "2cbc59191665e1ba3f2494648f17edac5974f748ab89fb2ae05597d658161f54"
 

@@ -27,7 +27,7 @@ def perceptron(inputs: int, outputs: int, width: int = 256, depth: int = 2) -> n
 def flat_encoder(
     shape: Sequence[int], outputs: int, width: int = 256, depth: int = 2
 ) -> nn.Sequential:
-    """Data (B, *shape) -> (B, outputs)."""
+    """Data ``(B, *shape)`` -> (B, outputs)."""
     shape = checks.counts("shape", shape, SHAPE)
     return nn.Sequential(nn.Flatten(), *perceptron(math.prod(shape), outputs, width, depth))
 
@@ -44,7 +44,7 @@ def flat_decoder(
 
 
 class Rungs(nn.Module):
-    """The way up of a ladder: data (B, *shape) -> a message (B, 2 n_t) for each layer of n_t units.
+    """The way up of a ladder: data ``(B, *shape)`` -> a message (B, 2 n_t) for each layer.
 
     A deterministic chain of features climbs from layer to layer; each sends its message sideways.
     """

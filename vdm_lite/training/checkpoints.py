@@ -228,10 +228,10 @@ def load_random_states(generator: torch.Generator, states: Mapping[str, Tensor])
 def save_weights(
     path: str | os.PathLike, model: nn.Module, config: Mapping[str, Any] | None = None
 ) -> None:
-    """Save weights alone, for shipping: give the averaged model of :func:`vdm_lite.training.fit`.
+    """Save weights alone, for shipping: give the averaged model of :func:`.fit`.
 
     ``config`` is whatever the reader needs to build the model again; it must be JSON-able, and
-    :func:`vdm_lite.config.describe` makes one that the command line understands.
+    :func:`.describe` makes one that the command line understands.
     """
     is_module = isinstance(model, nn.Module)
     checks.require(is_module, "model", "a module", checks.described(model))

@@ -73,6 +73,7 @@ class Alone:
 
 
 ALONE = Alone()
+"""The engine of one process."""
 
 
 def first(engine: Engine, act: Callable[[], T]) -> T | None:

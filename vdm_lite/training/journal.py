@@ -13,7 +13,9 @@ from vdm_lite.training.checkpoints import write_bytes
 
 FILE = "log.csv"
 LOSSES = ("loss", "weighted_loss")
+"""The names that a training loss has: without and with a weighting."""
 COSTS = ("bits_per_dim", "error", "prior", "reconstruction", "diffusion")
+"""What is measured on held-out images, in bits/dim."""
 
 
 def columns(loss: str = "loss") -> tuple[str, ...]:

@@ -70,9 +70,9 @@ def fit(
     which come from torch's global generator.
 
     With ``checkpoint``, a file that exists is resumed from, and it is written every ``every`` steps
-    and at the end. ``config``, JSON-able, is kept in it. :func:`vdm_lite.config.load_model` needs
+    and at the end. ``config``, JSON-able, is kept in it. :func:`.load_model` needs
     ``config["model"]``, the ``plain()`` of a ``ModelConfig``, and the command line also
-    ``config["data"]``; :func:`vdm_lite.config.describe` makes both. A resumed run, complete or not,
+    ``config["data"]``; :func:`.describe` makes both. A resumed run, complete or not,
     first yields the step that the file stands at once more: whoever was interrupted over that step
     can finish with it. ``stop`` is asked in each step, in every process: if one says so the step is
     the last, and kept.

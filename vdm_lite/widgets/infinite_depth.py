@@ -35,7 +35,7 @@ def wrong_error(logsnr: Tensor) -> Tensor:
     """Squared error of a denoiser that believes in x = -3 or 3 alone, on N(0, 2.5) data: (N,).
 
     Its estimate is ``3 tanh(3 alpha z / sigma^2)``. The excess over the mmse is integrated over
-    log |z|: at a clear signal the estimate jumps where z changes its sign.
+    ``log |z|``: at a clear signal the estimate jumps where z changes its sign.
     """
     snr = logsnr.double().exp().unsqueeze(-1)
     spread = (1 + VARIANCE * snr).sqrt()  # of z / sigma

@@ -1,6 +1,6 @@
 """A panel that trains while the reader watches: loss, samples, progress; start, pause, reset.
 
-:func:`vdm_lite.training.fit` does the work, in slices of about 50 ms on the kernel's event loop:
+:func:`.fit` does the work, in slices of about 50 ms on the kernel's event loop:
 between two slices clicks and other cells get their turn. So the panel needs a kernel. On a page
 without one, its HTML form shows the state in which it was displayed, and says so.
 """
@@ -41,7 +41,7 @@ class TrainingPanel(VBox):
 
     ``build()`` makes a fresh model, ``draw(model, ax)`` draws samples of it on Matplotlib axes, and
     ``alt`` says in words what is drawn. ``data``, ``steps`` and ``options`` (batch_size, lr, …) go
-    to :func:`training.fit`; ``loss(model, batch, generator) -> (B,)`` in nats replaces
+    to :func:`.fit`; ``loss(model, batch, generator) -> (B,)`` in nats replaces
     ``model.loss``. Losses are shown in nats per example, with ``dims`` in bits/dim;
     ``references`` names values to compare with, in that unit.
 
