@@ -17,7 +17,10 @@ from vdm_lite.gaussian import Normal, draw
 
 
 class Split(NamedTuple):
-    """The two parts of the average prior cost, in nats, () each."""
+    """The two parts of the average prior cost, in nats, () each.
+
+    The mismatch bounds how much of the prior can lie where q(z) does not go (eq-hole-mass).
+    """
 
     information: Tensor
     """``I_q(x; z)``, between 0 and log N."""
@@ -27,6 +30,8 @@ class Split(NamedTuple):
 
 class AggregatePosterior:
     """``q(z) = 1/N sum_k N(z; mean_k, diag var_k)`` for posteriors ``q``, (N, units) each.
+
+    It is the prior that costs least (eq-best-prior).
 
     Raises ``ValueError`` for other shapes and unless the variances are positive.
     """
@@ -61,6 +66,8 @@ class AggregatePosterior:
 
     def split(self, points: int = 281, half_width: float = 7.0) -> Split:
         """Information and mismatch (eq-split), by quadrature over one or two units.
+
+        Gaussian data and a linear encoder have a closed form to compare with (eq-linear-split).
 
         The ``points`` along each axis should lie no farther apart than the narrowest posterior's
         standard deviation. ``ValueError`` for more than two units, and for a grid so coarse or so

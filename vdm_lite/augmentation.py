@@ -56,6 +56,10 @@ class Augmentation:
     def expected(self, cost: Callable[[Tensor], Tensor]) -> Tensor:
         """``integral of density * cost dlambda + clean * cost(logsnr_max)``, in nats: ().
 
+        With the entropy of the noise added, L bounds the code length of noised data
+        (eq-noised-bound), by as much as the top misses the prior (eq-noised-gap); so this bounds
+        that of augmented data (eq-augmented-elbo).
+
         ``cost`` takes levels (N,) to L(lambda; x) (N,). For a falling weight this is ``total``
         times the expected cost of data noised to a random level.
         """

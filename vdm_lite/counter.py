@@ -3,7 +3,8 @@ r"""Random numbers that any language can repeat: a block cipher of a counter.
 :class:`Counter` takes no state from one number to the next: the i-th number of the k-th call is a
 function of (seed, k, i) alone. The cipher is Threefry-2x32 with 20 rounds (Salmon et al. 2011), all
 additions, rotations and exclusive ors of 32-bit words, so the same lines in JavaScript
-(``widgets/js/lib/counter.js``) give the same bits, and a seed the same picture here and on a web page.
+(``widgets/js/lib/counter.js``) give the same bits, and a seed the same picture here and on a web
+page.
 """
 
 import math

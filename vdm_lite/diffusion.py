@@ -137,6 +137,8 @@ class VariationalDiffusion(nn.Module):
     def elbo(self, data: Tensor, steps: int | None = None, generator: Generator = None) -> Elbo:
         """One-sample estimate of the three costs, in nats, (B,) each (eq-elbo-three-terms).
 
+        The layer's cost, T times, estimates that of all (eq-one-layer-estimate).
+
         ``steps`` is the number of layers T, one of which is drawn for each example; ``None`` is
         continuous time. Unbiased: average over examples or calls.
         """

@@ -43,13 +43,17 @@ def sum_except_batch(value: Tensor) -> Tensor:
 
 @checked(logsnr=floating)
 def alpha(logsnr: Tensor) -> Tensor:
-    """Signal scale ``sqrt(sigmoid(logsnr))``, same shape as ``logsnr``."""
+    """Signal scale ``sqrt(sigmoid(logsnr))``, same shape as ``logsnr`` (eq-variance-preserving)."""
     return torch.sigmoid(logsnr).sqrt()
 
 
 @checked(logsnr=floating)
 def sigma(logsnr: Tensor) -> Tensor:
-    """Noise scale ``sqrt(sigmoid(-logsnr))``, same shape as ``logsnr``."""
+    """Noise scale ``sqrt(sigmoid(-logsnr))``, same shape as ``logsnr``.
+
+    ``log(alpha^2 / sigma^2)`` is ``logsnr`` again (eq-logsnr), and ``alpha^2 + sigma^2 = 1``
+    (eq-variance-preserving).
+    """
     return torch.sigmoid(-logsnr).sqrt()
 
 
@@ -68,9 +72,9 @@ def diffuse(x: Tensor, logsnr: Tensor, eps: Tensor) -> Tensor:
 def removed(logsnr_s: Tensor, logsnr_t: Tensor) -> Tensor:
     """The share of noise variance that one step back removes, ``c = -expm1(lambda_t - lambda_s)``.
 
-    It lies in [0, 1]. ``expm1`` keeps its digits when the two levels are close; the textbook form
-    ``1 - exp(...)`` loses them in float32. Raises ``ValueError`` unless s is the less noisy level
-    and two batches of levels have one size.
+    It lies in [0, 1] (eq-removed). ``expm1`` keeps its digits when the two levels are close; the
+    textbook form ``1 - exp(...)`` loses them in float32. Raises ``ValueError`` unless s is the less
+    noisy level and two batches of levels have one size.
     """
     return -torch.expm1(logsnr_t - logsnr_s)
 
@@ -78,6 +82,8 @@ def removed(logsnr_s: Tensor, logsnr_t: Tensor) -> Tensor:
 @checked(logsnr_s=floating, logsnr_t=(noisier, "logsnr_s"))
 def transition(logsnr_s: Tensor, logsnr_t: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and variance of q(z_t | z_s) = N(alpha_ts z_s, var_ts I) (eq-transition).
+
+    Two of them in a row are one (eq-chapman-kolmogorov).
 
     ``alpha_ts = alpha_t / alpha_s`` and ``var_ts = sigma_t^2 - alpha_ts^2 sigma_s^2
     = -sigma_t^2 expm1(lambda_t - lambda_s)``; both have the shape of the levels, () or (B,).
@@ -92,6 +98,10 @@ def transition(logsnr_s: Tensor, logsnr_t: Tensor) -> tuple[Tensor, Tensor]:
 )
 def posterior(z_t: Tensor, x: Tensor, logsnr_s: Tensor, logsnr_t: Tensor) -> Normal:
     """The top-down posterior q(z_s | z_t, x) (eq-posterior).
+
+    It is prior times likelihood (eq-posterior-bayes); their precisions add (eq-posterior-variance).
+    A chain of posteriors from the top is the same joint as one of transitions from the bottom
+    (eq-same-joint).
 
     mean ``alpha_ts sigma_s^2 / sigma_t^2 z_t + alpha_s c x``, variance ``sigma_s^2 c`` with
     ``c = -expm1(lambda_t - lambda_s)``. ``z_t`` and ``x`` have shape (B, ...); the variance has

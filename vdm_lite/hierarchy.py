@@ -62,6 +62,8 @@ class Layer(NamedTuple):
 class Hierarchy(LatentModel):
     """The generative half, and what follows from any :meth:`infer`.
 
+    The joint is the product of the steps (eq-hierarchy).
+
     ``decoders`` are z_1 -> output, z_2 -> (B, 2 n_1), …: the last T - 1 give what
     :func:`vdm_lite.vae.to_normal` reads, for the layer below. ``sizes`` are n_1, …, n_T.
     """
@@ -120,7 +122,10 @@ class Hierarchy(LatentModel):
 
 
 class BottomUp(Hierarchy):
-    """Inference climbs from the data: ``encoders`` are x -> (B, 2 n_1), z_1 -> (B, 2 n_2), …."""
+    """Inference climbs from the data: ``encoders`` are x -> (B, 2 n_1), z_1 -> (B, 2 n_2), ….
+
+    q is the first product of (eq-directions).
+    """
 
     def __init__(
         self,
@@ -155,6 +160,9 @@ class BottomUp(Hierarchy):
 
 class TopDown(Hierarchy):
     """Inference descends beside generation, as in the ladder VAE (Sonderby et al. 2016).
+
+    q is the second product of (eq-directions); a step is the generative one times a message
+    (eq-ladder).
 
     ``encoder(x)`` gives one message for each layer, (B, 2 n_t), z_1 to z_T: a Gaussian that is
     merged with the p of its layer, ``q(z_{t-1} | z_t, x) = merge(p(z_{t-1} | z_t), message)``; on

@@ -36,7 +36,11 @@ class Gaussian:
         return x
 
     def log_prob(self, data: Tensor, z_0: Tensor, logsnr_0: Tensor) -> Tensor:
-        """``sum_i 1/2 (lambda_0 - log 2pi - SNR_0 (x_i - z_i / alpha_0)^2)`` nats: (B,)."""
+        """``sum_i 1/2 (lambda_0 - log 2pi - SNR_0 (x_i - z_i / alpha_0)^2)`` nats: (B,).
+
+        Minus its mean over q(z_0 | x) is ``D/2 (1 + log 2pi - lambda_0)``
+        (eq-reconstruction-gaussian).
+        """
         x = self.encode(data)
         checks.shaped_as("z_0", z_0, x)
         checks.levels("logsnr_0", logsnr_0, x)
@@ -72,7 +76,10 @@ class Discretized:
         return ((x + 1) * self.levels / 2 - 0.5).round().clamp(0, self.levels - 1).long()
 
     def log_prob(self, data: Tensor, z_0: Tensor, logsnr_0: Tensor) -> Tensor:
-        """Log-probability of all levels of each example, in nats: (B,)."""
+        """Log-probability of all levels of each example, in nats: (B,).
+
+        Each number's is a log-softmax over the levels (eq-reconstruction-discrete).
+        """
         checks.whole_levels("data", data, self.levels)
         checks.shaped_as("z_0", z_0, data)
         checks.levels("logsnr_0", logsnr_0, data)

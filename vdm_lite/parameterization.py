@@ -103,6 +103,8 @@ FLOW = Parameterization("flow", _minus_one, torch.ones_like)
 def edm(data_std: float = 0.5) -> Parameterization:
     """The raw output F of Karras et al. (2022), whose target has unit variance (eq-edm-row).
 
+    For this book's latent the coefficients are those of (eq-edm-coefficients).
+
     ``F = (x - c_skip (x + eps / sqrt(SNR))) / c_out`` for data of standard deviation ``data_std``,
     with ``c_skip = d^2 / (1/SNR + d^2)`` and ``c_out^2 = d^2 / (1 + d^2 SNR)``. Raises
     ``ValueError`` unless ``data_std`` is positive.
@@ -134,7 +136,10 @@ class Prediction(NamedTuple):
 
     @property
     def score(self) -> Tensor:
-        """``-eps / sigma``, an estimate of the gradient of log q(z_t) (eq-tweedie)."""
+        """``-eps / sigma``, an estimate of the gradient of log q(z_t) (eq-tweedie).
+
+        The best ``eps`` is -sigma times that gradient (eq-noise-score).
+        """
         return target(SCORE, self.x, self.eps, self.logsnr)
 
     @property
@@ -144,7 +149,10 @@ class Prediction(NamedTuple):
 
     @property
     def flow(self) -> Tensor:
-        """``eps - x``."""
+        """``eps - x``.
+
+        ``(alpha + sigma) velocity + (sigma - alpha) z`` (eq-flow-velocity).
+        """
         return target(FLOW, self.x, self.eps, self.logsnr)
 
 
@@ -162,13 +170,18 @@ def target(p: Parameterization, x: Tensor, eps: Tensor, logsnr: Tensor) -> Tenso
 
 @checked(p=check_row, logsnr=floating)
 def determinant(p: Parameterization, logsnr: Tensor) -> Tensor:
-    """``alpha b - sigma a``, same shape as ``logsnr``; zero would be ambiguous (eq-determinant)."""
+    """``alpha b - sigma a``, same shape as ``logsnr``; zero would be ambiguous (eq-determinant).
+
+    Over alpha it is the error of y for that of eps, over sigma that for x (eq-error-ratio).
+    """
     return alpha.formula(logsnr) * p.b(logsnr) - sigma.formula(logsnr) * p.a(logsnr)
 
 
 @checked(p=check_row, z=examples, y=(shaped_as, "z"), logsnr=(levels, "z"))
 def solve(p: Parameterization, y: Tensor, z: Tensor, logsnr: Tensor) -> Prediction:
     """Solve ``y = a x + b eps`` and ``z = alpha x + sigma eps`` for x and eps (eq-solve).
+
+    For x this is a skip connection and a gain (eq-skip).
 
     ``x = (b z - sigma y) / determinant``, ``eps = (alpha y - a z) / determinant``. ``y`` and ``z``
     have shape (B, ...), ``logsnr`` () or (B,). Raises ``ValueError`` for other shapes or integers.

@@ -155,13 +155,19 @@ def exploding(logsnr: Tensor) -> Tensor:
 
 @checked(logsnr=floating)
 def straight(logsnr: Tensor) -> Tensor:
-    """``c = 1 / (alpha + sigma)``: flow matching's ``(1 - r) x + r eps`` (eq-rosetta-flow)."""
+    """``c = 1 / (alpha + sigma)``: flow matching's ``(1 - r) x + r eps`` (eq-rosetta-flow).
+
+    Its velocity in r is ``eps - x``, the output FLOW (eq-rosetta-velocity).
+    """
     return 1 / (alpha.formula(logsnr) + sigma.formula(logsnr))
 
 
 @checked(z=examples, logsnr=(levels, "z"))
 def to_latent(scale: Scale, z: Tensor, logsnr: Tensor) -> Tensor:
-    """``c z`` (eq-rosetta-latent), for ``z`` of shape (B, ...) and ``logsnr`` () or (B,)."""
+    """``c z`` (eq-rosetta-latent), for ``z`` of shape (B, ...) and ``logsnr`` () or (B,).
+
+    A denoiser of the one latent is one of the other (eq-rescaling).
+    """
     return expand(scale(logsnr), z) * z
 
 

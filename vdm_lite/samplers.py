@@ -35,7 +35,10 @@ class State(NamedTuple):
 def ancestral_step(
     prediction: Prediction, z_t: Tensor, logsnr_s: Tensor, generator: Generator = None
 ) -> Tensor:
-    """Draw z_s from the model's p(z_s | z_t) = q(z_s | z_t, x_hat) (eq-generative-transition)."""
+    """Draw z_s from the model's p(z_s | z_t) = q(z_s | z_t, x_hat) (eq-generative-transition).
+
+    The mean is (eq-generative-mean).
+    """
     q = posterior.formula(z_t, prediction.x, logsnr_s, prediction.logsnr)
     return q.mean + q.var.sqrt() * normal_like(z_t, generator)
 

@@ -267,6 +267,8 @@ def time_of(schedule: Schedule, logsnr: Tensor) -> Tensor:
 def density(schedule: Schedule, logsnr: Tensor) -> Tensor:
     """``p(lambda) = -dt / dlambda``, how often uniform times visit a level (eq-schedule-density).
 
+    For a gradient another density is best than for the loss (eq-bias-gradient).
+
     Same shape as ``logsnr``; it integrates to 1 between the end points and is 0 outside.
     """
     low, high = ends(schedule)
@@ -292,7 +294,10 @@ def levels(schedule: Schedule, steps: int, like: Tensor) -> tuple[Tensor, Tensor
 
 
 def require_falling(schedule: Schedule) -> None:
-    """Raise ``ValueError`` unless ``schedule`` is finite and falls strictly over [0, 1]."""
+    """Raise ``ValueError`` unless ``schedule`` is finite and falls strictly over [0, 1].
+
+    Equation (eq-logsnr).
+    """
     checks.falling("schedule", schedule, even_times(schedule, 65))
 
 

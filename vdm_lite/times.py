@@ -72,7 +72,11 @@ def low_discrepancy(
     device: Where = None,
     dtype: torch.dtype | None = None,
 ) -> Times:
-    """One draw u for the whole batch: ``t_i = (u + i/n) mod 1`` (VDM) (eq-low-discrepancy)."""
+    """One draw u for the whole batch: ``t_i = (u + i/n) mod 1`` (VDM) (eq-low-discrepancy).
+
+    What the times leave of the variance is (eq-jump); a batch shared out keeps its one u
+    (eq-ranks).
+    """
     u = randomness.uniform((), generator, device, dtype)
     t = (u + torch.arange(n, device=device, dtype=dtype) / n) % 1
     return Times(t, torch.ones_like(t))
@@ -86,6 +90,8 @@ def stratified(
     dtype: torch.dtype | None = None,
 ) -> Times:
     """One draw in each of ``n`` equal strata: ``t_i = (i + u_i) / n``, in a random order.
+
+    What the times leave of the variance is (eq-strata).
 
     Each time alone is uniform only because of the order; without it the first example of a batch
     would never be noisy.
@@ -231,6 +237,8 @@ class Adaptive(nn.Module):
     @torch.no_grad()
     def observe(self, t: Tensor, cost: Tensor) -> None:
         """Learn the costs (n,), before any division by p, that were met at the times ``t`` (n,).
+
+        The sums are those of (eq-ema).
 
         Those of a batch that is worked through in parts belong in one call: each call forgets some
         of the past. Where ``torch.distributed`` runs, the costs of all processes are summed: every

@@ -46,23 +46,34 @@ def elbo(logsnr: Tensor) -> Tensor:
 
 
 def noise_cosine(logsnr: Tensor) -> Tensor:
-    """``sech(lambda / 2)``: plain noise error, cosine schedule (Nichol & Dhariwal 2021)."""
+    """``sech(lambda / 2)``: plain noise error, cosine schedule (Nichol & Dhariwal 2021).
+
+    Equation (eq-weight-noise).
+    """
     return 1 / torch.cosh(logsnr / 2)
 
 
 def velocity_cosine(logsnr: Tensor) -> Tensor:
-    """``exp(-lambda / 2)``: plain velocity error, cosine schedule (Salimans & Ho 2022)."""
+    """``exp(-lambda / 2)``: plain velocity error, cosine schedule (Salimans & Ho 2022).
+
+    Equation (eq-weight-velocity).
+    """
     return torch.exp(-logsnr / 2)
 
 
 def flow_matching(logsnr: Tensor) -> Tensor:
-    """``exp(-lambda / 2)``: plain flow error, uniform time on the straight path."""
+    """``exp(-lambda / 2)``: plain flow error, uniform time on the straight path.
+
+    Equation (eq-weight-flow).
+    """
     return torch.exp(-logsnr / 2)
 
 
 @checked(mean=finite_number, std=positive_number)
 def logit_normal(mean: float = 0.0, std: float = 1.0) -> Weighting:
     """``N(lambda; -2 mean, (2 std)^2) (1 + exp(-lambda / 2))^2`` up to scale (Esser et al. 2024).
+
+    The weight is (eq-weight-logit-normal).
 
     Plain flow error at places ``r = sigmoid(N(mean, std^2))`` of the straight path. Raises
     ``ValueError`` unless the mean is finite and the deviation positive.
@@ -79,23 +90,31 @@ def _logit_normal(logsnr: Tensor, mean: float, std: float) -> Tensor:
 
 
 def indi(logsnr: Tensor) -> Tensor:
-    """``exp(-lambda) sech^2(lambda / 4)``: inversion by direct iteration."""
+    """``exp(-lambda) sech^2(lambda / 4)``: inversion by direct iteration (eq-weight-indi)."""
     return torch.exp(-logsnr) / torch.cosh(logsnr / 4).square()
 
 
 def edm(logsnr: Tensor) -> Tensor:
-    """``N(lambda; 2.4, 2.4^2) (exp(-lambda) + 1/4)`` up to scale (Karras et al. 2022)."""
+    """``N(lambda; 2.4, 2.4^2) (exp(-lambda) + 1/4)`` up to scale (Karras et al. 2022).
+
+    The weight is (eq-weight-edm).
+    """
     return torch.exp(-0.5 * ((logsnr - 2.4) / 2.4).square()) * (torch.exp(-logsnr) + 0.25)
 
 
 def edm_monotonic(logsnr: Tensor) -> Tensor:
-    """The EDM weight, held at its maximum below its peak (Kingma & Gao 2023)."""
+    """The EDM weight, held at its maximum below its peak (Kingma & Gao 2023).
+
+    Equation (eq-weight-edm-monotonic).
+    """
     return edm(logsnr.clamp(min=EDM_PEAK))
 
 
 @checked(gamma=finite_number)
 def p2(gamma: float = 1.0) -> Weighting:
     """``sech(lambda / 2) / (1 + exp(lambda))^gamma``: the factor P2 of Choi et al. (2022), cosine.
+
+    The weight is (eq-weight-p2).
 
     So Kingma & Gao (2023) list it. Choi et al.'s own code draws the levels of linear betas: that
     weight is ``implied(BetaLinear(), NOISE, explicit)`` with P2's factor as ``explicit``.
@@ -109,7 +128,10 @@ def _p2(logsnr: Tensor, gamma: float) -> Tensor:
 
 @checked(gamma=positive_number)
 def min_snr(gamma: float = 5.0) -> Weighting:
-    """``sech(lambda / 2) min(1, gamma exp(-lambda))``: min-SNR weighting, cosine schedule."""
+    """``sech(lambda / 2) min(1, gamma exp(-lambda))``: min-SNR weighting, cosine schedule.
+
+    The weight is (eq-weight-min-snr).
+    """
     return partial(_min_snr, gamma=gamma)
 
 

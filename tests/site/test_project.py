@@ -16,7 +16,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
-from equation_index import marked_tests  # noqa: E402
+from equation_index import citations, marked_tests  # noqa: E402
 from relink import PLACEHOLDER, address, first_cell, relink  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -74,6 +74,16 @@ def test_every_labelled_equation_has_a_test():
 def test_every_marker_names_an_equation_of_the_book():
     found = set(labels())
     assert sorted({mark for mark in marked_tests(ROOT) if mark[0] not in found}) == []
+
+
+def test_every_label_is_named_where_it_is_computed():
+    """By the function that implements it; an experiment's, by its figure or its run."""
+    assert sorted(set(labels()) - {label for label, _ in citations(ROOT)}) == []
+
+
+def test_docstrings_name_equations_of_the_book():
+    found = set(labels())
+    assert sorted({cited for cited in citations(ROOT) if cited[0] not in found}) == []
 
 
 def test_labels_are_unique():

@@ -54,13 +54,20 @@ class LinearHierarchy:
         return covariance
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """``log p(x)`` in nats, (B,), for x (B, D) (eq-linear-evidence)."""
+        """``log p(x)`` in nats, (B,), for x (B, D) (eq-linear-evidence).
+
+        It is the average of p(x | z) over the prior (eq-evidence).
+        """
         covariance = self.covariance()
         self._check(x)
         return MultivariateNormal(covariance.new_zeros(len(covariance)), covariance).log_prob(x)
 
     def precision(self) -> Tensor:
-        """The precision of p(z_{1:T} | x), which no x changes: (n, n) (eq-linear-posterior)."""
+        """The precision of p(z_{1:T} | x), which no x changes: (n, n) (eq-linear-posterior).
+
+        With two layers its block of z_1 and the precision without z_2 are those of
+        (eq-toy-precisions).
+        """
         scaled = [self._read(len(self.sizes)), self.weights[0] @ self._read(1) / self.stds[0]]
         scaled += [self._residual(t) / self.stds[t] for t in range(1, len(self.sizes))]
         return torch.cat(scaled).T @ torch.cat(scaled)
@@ -79,6 +86,8 @@ class LinearHierarchy:
     def top_down(self, x: Tensor, diagonal: bool = True) -> MultivariateNormal:
         """The ``q(z_T | x) prod q(z_{t-1} | z_t, x)`` with the least ``KL(q || p(z_{1:T} | x))``.
 
+        Without ``diagonal`` it is the exact posterior (eq-posterior-directions).
+
         With full covariances (``diagonal=False``) it is exact: the posterior is such a chain.
         """
         return self._chain(x, range(len(self.sizes), 0, -1), diagonal)
@@ -86,18 +95,27 @@ class LinearHierarchy:
     def bottom_up(self, x: Tensor, diagonal: bool = True) -> MultivariateNormal:
         """The ``q(z_1 | x) prod q(z_t | z_{t-1})`` with the least ``KL(q || p(z_{1:T} | x))``.
 
+        Without ``diagonal`` it is the exact posterior (eq-posterior-directions). What a layer knows
+        of x cannot rise with the layers (eq-information-order).
+
         With full covariances (``diagonal=False``) it is exact: upwards, too, the posterior is a
         chain, and above z_1 it does not look at x again.
         """
         return self._chain(x, range(1, len(self.sizes) + 1), diagonal)
 
     def gap(self, x: Tensor, q: MultivariateNormal) -> Tensor:
-        """``KL(q || p(z_{1:T} | x)) = log p(x) - ELBO``, in nats: (B,) (eq-evidence-gap)."""
+        """``KL(q || p(z_{1:T} | x)) = log p(x) - ELBO``, in nats: (B,) (eq-evidence-gap).
+
+        For the variances of :meth:`mean_field` and any mean it is the approximation gap and the
+        amortization gap (eq-amortization).
+        """
         self._check_both(x, q)
         return kl_divergence(q, self.posterior(x))
 
     def elbo(self, x: Tensor, q: MultivariateNormal) -> Elbo:
         """The exact costs of a Gaussian ``q`` that is a chain of layers, in nats (eq-layered-elbo).
+
+        Averaged over data, ``-ELBO`` less their entropy is KL(q(x, z) || p(x, z)) (eq-joint-kl).
 
         ``prior`` (B,) is ``KL(q(z_T | x) || N(0, I))``; ``diffusion`` (B, T - 1) holds the expected
         ``KL(q(z_t | z_{t+1}, x) || p(z_t | z_{t+1}))`` of z_1 … z_{T-1}.

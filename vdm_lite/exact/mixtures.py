@@ -58,16 +58,24 @@ class GaussianMixture:
         return self._at(z, logsnr).log_joint.logsumexp(1)
 
     def energy(self, z: Tensor, logsnr: Tensor) -> Tensor:
-        """``E(z_t) = -log q(z_t)``, (B,): the energy whose negative gradient is the score."""
+        """``E(z_t) = -log q(z_t)``, (B,): the energy whose negative gradient is the score.
+
+        A walk along the score gives its differences back (eq-climb).
+        """
         return -self.log_marginal(z, logsnr)
 
     def score(self, z: Tensor, logsnr: Tensor) -> Tensor:
-        """Gradient of ``log q(z_t)``: ``sum_k r_k (alpha m_k - z) / v_k``, shape of ``z``."""
+        """Gradient of ``log q(z_t)``: ``sum_k r_k (alpha m_k - z) / v_k``, shape of ``z``.
+
+        It is the mean of the scores of q(z_t | x) over q(x | z_t) (eq-optimal-score).
+        """
         terms = self._at(z, logsnr)
         return -_mix(terms.share / terms.var, terms.offset).reshape(z.shape)
 
     def denoise(self, z: Tensor, logsnr: Tensor) -> Tensor:
         """The posterior mean ``E[x | z_t]``, the least-squares denoiser, shape of ``z``.
+
+        No step of a model costs less than with this x_hat (eq-supervised).
 
         ``sum_k r_k (m_k + alpha s_k^2 / v_k (z - alpha m_k))``, r_k the share of component k.
         """
@@ -94,6 +102,9 @@ class GaussianMixture:
 
     def mmse(self, logsnr: Tensor) -> Tensor:
         """``E||x - E[x|z_t]||^2`` at levels () or (N,), by quadrature, same shape as the levels.
+
+        It falls with the SNR (eq-mmse-falls); another denoiser adds its squared distance from the
+        best one (eq-excess).
 
         Computed in the dtype of ``logsnr``: give it float64 for exact numbers. Closed form for one
         component; otherwise for one-dimensional data only (``ValueError`` beyond: use
@@ -142,7 +153,10 @@ class GaussianMixture:
         return error.mean(), error.std() / math.sqrt(samples)
 
     def entropy(self) -> Tensor:
-        """``E[-log q(x)]`` of one-dimensional data, in nats, by quadrature: ()."""
+        """``E[-log q(x)]`` of one-dimensional data, in nats, by quadrature: ().
+
+        The blur that a last level leaves is a difference of two entropies (eq-floor).
+        """
         checks.require(self.dims == 1, "entropy", "one-dimensional data", f"{self.dims} dimensions")
         nodes, node_weights = (value.to(self.means) for value in normal())
         x = self.means.reshape(-1, 1) + self.stds.reshape(-1, 1) * nodes  # (K, nodes)
@@ -191,7 +205,12 @@ def _mix(share: Tensor, values: Tensor) -> Tensor:
 
 
 class Gaussian(GaussianMixture):
-    """``N(mean, std^2 I)``: the one-component mixture; ``mmse = D std^2 / (1 + std^2 SNR)``."""
+    """``N(mean, std^2 I)``: the one-component mixture; ``mmse = D std^2 / (1 + std^2 SNR)``.
+
+    With this error (eq-gaussian-mmse) the limit of the diffusion cost (eq-gaussian-limit), how fast
+    it is reached (eq-gaussian-rate), the cost down to a level (eq-gaussian-cost) and two weighted
+    losses (eq-gaussian-sigmoid), (eq-gaussian-flow) are known in closed form.
+    """
 
     def __init__(self, mean: Tensor, std: float) -> None:
         checks.floating("mean", mean)
@@ -200,7 +219,11 @@ class Gaussian(GaussianMixture):
 
 
 class FiniteData(GaussianMixture):
-    """Data that are one of N points (N, ...), each with its probability (N,)."""
+    """Data that are one of N points (N, ...), each with its probability (N,).
+
+    For two pixels the best denoiser is a pixel's own evidence times what the other says
+    (eq-pixel-posterior).
+    """
 
     def __init__(self, points: Tensor, weights: Tensor | None = None) -> None:
         checks.examples("points", points)
@@ -208,7 +231,10 @@ class FiniteData(GaussianMixture):
         super().__init__(weights, points, torch.zeros_like(weights))
 
     def entropy(self) -> Tensor:
-        """``-sum_k w_k log w_k`` in nats: ()."""
+        """``-sum_k w_k log w_k`` in nats: ().
+
+        No bound of discrete data lies lower (eq-discrete-floor).
+        """
         return torch.special.entr(self.weights).sum()
 
 

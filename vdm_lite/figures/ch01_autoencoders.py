@@ -20,6 +20,8 @@ def monte_carlo_errors(
 ) -> Axes:
     """Relative error of the naive estimate of p(x) against the number of latents, (N,) each.
 
+    (eq-naive-error) gives the law.
+
     The law has the color of the prior, which the draws come from.
     """
     ax = ax or plt.gca()
@@ -117,6 +119,8 @@ def gradient_variances(
     ax: Axes | None = None,
 ) -> Axes:
     """Variances of four gradient estimators against the number of latents: lines and marks.
+
+    The lines are (eq-gradient-variance).
 
     All have the color of the posterior, which is what they move; line and mark tell them apart.
     """

@@ -68,7 +68,10 @@ def hole_samples(z: Tensor, x: Tensor, hole: Tensor, means: Tensor, radius: floa
 
 
 def collapse(betas: Tensor, costs: Tensor, measured: Mapping[float, Tensor]) -> Figure:
-    """Cost of each unit against beta: curves (betas, units), and dots of the trained models."""
+    """Cost of each unit against beta: curves (betas, units), and dots of the trained models.
+
+    The curves are (eq-unit-cost).
+    """
     figure, ax = plt.subplots()
     curves = ax.plot(betas, costs, color=COLORS["posterior"])
     for beta, cost in measured.items():
@@ -98,7 +101,10 @@ def beta_panels(
 
 
 def cure(logsnr: Tensor, bounds: Mapping[str, Tensor]) -> Figure:
-    """Divergences (levels,) against the lowest log SNR, on a logarithmic axis."""
+    """Divergences (levels,) against the lowest log SNR, on a logarithmic axis.
+
+    The bound that they stay below is (eq-no-holes).
+    """
     figure, ax = plt.subplots()
     styles = [("prior", "-"), ("prior", "--"), ("posterior", "-"), ("latent", ":")]
     for (name, value), (color, line) in zip(bounds.items(), styles, strict=False):

@@ -20,7 +20,10 @@ def feedback(
     diagonal: MultivariateNormal,
     given: Mapping[float, MultivariateNormal],
 ) -> Figure:
-    """The posterior of a two-dimensional z_1, its best diagonal fit, and its slices at each z_2."""
+    """The posterior of a two-dimensional z_1, its best diagonal fit, and its slices at each z_2.
+
+    What the layers above say is the prior of z_1 (eq-generative-feedback).
+    """
     figure, axes = plt.subplots(1, 2, figsize=(6.4, 3.4), sharex=True, sharey=True)
     for ax in axes:
         ellipse(exact, ax, color=COLORS["latent"], label="$p(z_1|x)$")

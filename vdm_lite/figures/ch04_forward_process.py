@@ -77,7 +77,10 @@ def correlations(matrices: Sequence[Tensor], titles: Sequence[str], names: Seque
 def information_curves(
     logsnr: Tensor, finite: Tensor, continuous: Tensor, entropy: Tensor, ax: Axes | None = None
 ) -> Axes:
-    """I(x; z_t) of a finite and a continuous toy against log SNR, noisier to the right."""
+    """I(x; z_t) of a finite and a continuous toy against log SNR, noisier to the right.
+
+    I(x; z_t) is (eq-mutual-information); it falls with the noise (eq-data-processing).
+    """
     ax = ax or plt.gca()
     ax.plot(logsnr, finite, color=COLORS["latent"], label="8 levels")
     ax.plot(logsnr, continuous, "--", color=COLORS["latent"], label="two bumps")

@@ -51,7 +51,10 @@ def same_area(error: Curve, shown: Mapping[str, Schedule], height: float | None 
 
 
 def paths(shown: Mapping[str, tuple[Curve, float]]) -> Figure:
-    """Paths of two noise levels, each ``t -> (N, 2)`` with its cost, from clean to noisy."""
+    """Paths of two noise levels, each ``t -> (N, 2)`` with its cost, from clean to noisy.
+
+    The cost is the integral along the path (eq-line-integral).
+    """
     figure, ax = plt.subplots(figsize=(4.6, 3.6))
     t = torch.linspace(0, 1, 201).double()
     for (name, (path, cost)), ink, line in zip(shown.items(), shades(3), LINES, strict=False):
@@ -65,7 +68,10 @@ def paths(shown: Mapping[str, tuple[Curve, float]]) -> Figure:
 
 
 def learned_density(best: Tensor, logsnr: Tensor, shown: Mapping[str, Schedule]) -> Figure:
-    """Densities over the levels ``logsnr`` (N,): the ``best`` one (N,), filled, and schedules."""
+    """Densities over the levels ``logsnr`` (N,): the ``best`` one (N,), filled, and schedules.
+
+    The best one is (eq-best-density).
+    """
     figure, ax = plt.subplots()
     ax.fill_between(logsnr, best, color=COLORS["posterior"], alpha=0.3, linewidth=0, label="best")
     styles = [(COLORS["noise"], "--"), (COLORS["network"], "-"), (COLORS["data"], ":")]
@@ -80,7 +86,10 @@ def learned_density(best: Tensor, logsnr: Tensor, shown: Mapping[str, Schedule])
 def moving_ends(
     history: Sequence[tuple[float, float]], bound: Sequence[float], floor: float, every: int = 1
 ) -> Figure:
-    """End points (max, min) after ``every`` so many steps, the bound there, and its floor."""
+    """End points (max, min) after ``every`` so many steps, the bound there, and its floor.
+
+    The diffusion cost alone pulls them together (eq-end-gradient).
+    """
     figure, (left, right) = plt.subplots(1, 2, figsize=(6.8, 3))
     steps = [every * i for i in range(len(history))]
     top, bottom = zip(*history, strict=True)

@@ -77,7 +77,10 @@ def scores(z: Tensor, density: Tensor, curves: Mapping[str, Tensor]) -> Axes:
 def amplifications(
     outputs: Sequence[Parameterization], panels: Mapping[str, Amplification]
 ) -> Figure:
-    """One panel for each named factor, (output, levels (N,)) -> (N,), against the log SNR."""
+    """One panel for each named factor, (output, levels (N,)) -> (N,), against the log SNR.
+
+    The square of the one for the noise is the first loss of a silent network (eq-start).
+    """
     figure, axes = plt.subplots(1, len(panels), figsize=(7.4, 3.2))
     logsnr = torch.linspace(-8, 10, 181)
     for ax, (title, factor) in zip(axes, panels.items(), strict=True):
@@ -122,6 +125,8 @@ def curls(
     half_width: float = 1.8,
 ) -> Figure:
     """Curl maps of two-dimensional fields, curl (N, 2) -> (N,), with a closed ``loop`` (N, 2).
+
+    The score of an energy has none (eq-curl-free).
 
     All maps share one scale. A contour marks where most of z_t lies.
     """

@@ -45,7 +45,10 @@ def monotone_and_not(recipes: Mapping[str, Recipe]) -> Figure:
 
 
 def arc_and_chord(level: float, ax: Axes | None = None) -> Axes:
-    """Two paths of (alpha, sigma) with a dot at each tenth of time, and their velocities."""
+    """Two paths of (alpha, sigma) with a dot at each tenth of time, and their velocities.
+
+    The weight of a path is the area that it sweeps (eq-equal-areas).
+    """
     if ax is None:
         ax = plt.subplots(figsize=(4.8, 4.8))[1]
     t = torch.linspace(0, 1, 101)
@@ -78,7 +81,10 @@ def _velocities(ax: Axes, level: float) -> None:
 
 
 def shifted(sides: Sequence[int], ax: Axes | None = None) -> Axes:
-    """w / exp(-lambda/2) of the velocity loss for images of d x d pixels, 1 at the clean end."""
+    """w / exp(-lambda/2) of the velocity loss for images of d x d pixels, 1 at the clean end.
+
+    The curve is (eq-weight-shifted), the ratio of its ends (eq-shift-ends).
+    """
     ax = ax or plt.gca()
     logsnr = torch.linspace(-10, 10, 401)
     for d, color in zip(sides, shades(len(sides)), strict=True):
@@ -95,7 +101,10 @@ def shifted(sides: Sequence[int], ax: Axes | None = None) -> Axes:
 
 
 def excess_curves(logsnr: Tensor, networks: Mapping[int, Mapping[str, Tensor]]) -> Figure:
-    """One panel a number of units: the excess noise error (N,) of the networks by their weight."""
+    """One panel a number of units: the excess noise error (N,) of the networks by their weight.
+
+    Weighted, its area is what the network pays above the least (eq-weighted-excess).
+    """
     figure, axes = plt.subplots(1, len(networks), figsize=(7, 3.2), sharey=True)
     for ax, (units, curves) in zip(axes, networks.items(), strict=True):
         for (name, curve), style in zip(curves.items(), LINES, strict=False):
@@ -122,7 +131,10 @@ def loss_shares(shares: Mapping[str, Tensor], edges: Sequence[float]) -> Axes:
 
 
 def explore(recipes: Mapping[str, Recipe]) -> Figure:
-    """One panel a recipe: p, w (both with area 1) and w / p over log SNR."""
+    """One panel a recipe: p, w (both with area 1) and w / p over log SNR.
+
+    The last is the factor that any schedule needs to give w (eq-weight-explicit).
+    """
     rows = len(recipes) // 2 + 1  # so that a place stays free, for the legend
     figure, axes = plt.subplots(rows, 2, figsize=(6.4, 1.9 * rows), sharex=True, sharey=True)
     nodes, weights = quadrature.interval(-5.0, 13.3)

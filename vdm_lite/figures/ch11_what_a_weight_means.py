@@ -16,7 +16,11 @@ from vdm_lite.weighting import Weighting
 def running_cost(
     logsnr: Tensor, prior: float, cost: Tensor, unit: str = "nats", ax: Axes | None = None
 ) -> Axes:
-    """L against the level (N,), rising: the prior's cost (ocher), on it the layers' (purple)."""
+    """L against the level (N,), rising: the prior's cost (ocher), on it the layers' (purple).
+
+    L is a sum over layers (eq-tail-layers), in the limit an area (eq-partial-cost) whose slope is
+    half the noise error (eq-cost-slope); that of the best denoiser is information (eq-exact-cost).
+    """
     ax = ax or plt.gca()
     floor = torch.full_like(cost, prior)
     ax.fill_between(logsnr, floor, color=COLORS["prior"], alpha=0.5, linewidth=0, label="prior")
@@ -32,7 +36,10 @@ def running_cost(
 def stack_of_steps(
     weight: Weighting, stops: Tensor, logsnr_min: float, ax: Axes | None = None
 ) -> Axes:
-    """A falling weight as a stack of equal bars: bar k reaches from logsnr_min to ``stops[k]``."""
+    """A falling weight as a stack of equal bars: bar k reaches from logsnr_min to ``stops[k]``.
+
+    The weight is the chance of not having stopped (eq-survival).
+    """
     ax = ax or plt.gca()
     total = weight(torch.tensor([logsnr_min]).double()).item()
     height = total / len(stops)
@@ -99,7 +106,10 @@ def weights_and_densities(views: Mapping[str, Augmentation]) -> Figure:
 def two_denoisers(
     logsnr: Tensor, errors: Mapping[str, Tensor], costs: Mapping[str, Tensor]
 ) -> Figure:
-    """What two denoisers pay above the best one: their noise error, and L, at each level."""
+    """What two denoisers pay above the best one: their noise error, and L, at each level.
+
+    The difference of their weighted losses is (eq-dominance).
+    """
     figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 3))
     for ax, curves in ((left, errors), (right, costs)):
         for (name, curve), line in zip(curves.items(), ("-", "--"), strict=True):

@@ -18,6 +18,8 @@ def grid_value(
 ) -> Figure:
     """Left: the noise error of one pixel on the grid; right: costs in bits against the clean end.
 
+    What the grid is worth is the area between the two errors (eq-grid-value).
+
     ``error`` (N,) belongs to the exact denoiser, 1 to a blind one; ``heard`` are the amplitudes
     that named features keep. ``bits`` are named curves (N,) over ``levels`` (N,).
     """

@@ -89,6 +89,8 @@ class Below(nn.Module):
 class UNet(nn.Module):
     """The denoiser (z, logsnr) -> y for images z (B, channels, H, W) and logsnr () or (B,).
 
+    So the first loss is known (eq-first-loss). A convolution costs (eq-flops) multiply-adds.
+
     ``widths`` are the channels at full resolution, at half, at a quarter, ...; ``blocks`` residual
     blocks at each on the way down and as many on the way up; attention at the lowest. The default
     has 1.1 M parameters. ``exponents`` are those of ``FourierFeatures`` of z, none by default. y is

@@ -151,6 +151,8 @@ def learning_rate(k: int, steps: int, lr: float, warmup: int, decay: int) -> flo
 def averaged(model: nn.Module, decay: float = 0.999) -> AveragedModel:
     """Exponential moving average of the weights, with warm-up.
 
+    What each step counts in the end is (eq-ema-shares).
+
     The first ``update_parameters(model)`` copies the weights, and n updates later the decay is
     min(decay, (1+n)/(10+n)): a short run is not averaged with its own random start (eq-ema-warmup).
     Evaluate ``.module``. Move that alone to an accelerator: the count of updates stays on the CPU,
