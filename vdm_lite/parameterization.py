@@ -92,11 +92,17 @@ def _per_noise(logsnr: Tensor) -> Tensor:
 
 
 IMAGE = Parameterization("image", torch.ones_like, torch.zeros_like)
+"""y is x."""
 NOISE = Parameterization("noise", torch.zeros_like, torch.ones_like)
+"""y is eps."""
 SCORE = Parameterization("score", torch.zeros_like, _per_noise)
+"""y is ``-eps / sigma``."""
 ENERGY = _Energy("energy", SCORE.a, SCORE.b)
+"""One number an example, whose negative gradient is the score (eq-energy)."""
 VELOCITY = Parameterization("velocity", _minus_sigma, _alpha)
+"""y is ``alpha eps - sigma x``."""
 FLOW = Parameterization("flow", _minus_one, torch.ones_like)
+"""y is ``eps - x``."""
 
 
 @checked(data_std=checks.positive_number)

@@ -254,5 +254,7 @@ def _eight_levels() -> FiniteData:
     return FiniteData(points, torch.tensor(weights, **F64))
 
 
-TWO_BUMPS = _two_bumps()  # equal halves at -1 and 1, each of width 0.15
-EIGHT_LEVELS = _eight_levels()  # a discrete toy on the grid of likelihood.Discretized(8)
+TWO_BUMPS = _two_bumps()
+"""Equal halves at -1 and 1, each of width 0.15."""
+EIGHT_LEVELS = _eight_levels()
+"""A discrete toy on the grid of ``likelihood.Discretized(8)``."""
