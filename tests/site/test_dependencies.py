@@ -13,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-OUR_OWN = {"vdm_lite", *(path.stem for path in ROOT.glob("tests/*.py"))}
+OUR_OWN = {"vdm_lite", *(path.stem for path in ROOT.glob("tests/**/*.py"))}
 OUR_OWN |= {
     path.stem for folder in ("book/_ext", "benchmarks") for path in ROOT.glob(f"{folder}/*")
 }
