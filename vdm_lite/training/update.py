@@ -15,7 +15,7 @@ from vdm_lite.training.engine import ALONE, Engine
 
 
 class Step(NamedTuple):
-    """What :func:`vdm_lite.training.fit` yields after each update."""
+    """What :func:`.fit` yields after each update."""
 
     step: int
     """Updates done so far: 1, 2, …, steps."""
