@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from vdm_lite import checks, gaussian, nets, parameterization, samplers
+from vdm_lite import checks, gaussian, nets, parameterization, samplers, training
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.parameterization import NOISE
 
@@ -90,3 +90,17 @@ def test_formulas_read_nothing(read):
     parameterization.solve.formula(NOISE, z, z, level)
     gaussian.posterior.formula(z, x, level, level)
     assert not read
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_less_than_float32_are_refused(dtype):
+    model, x = VariationalDiffusion(nets.MLP(2, 8, 1).to(dtype)), torch.zeros(3, 2)
+    for call in (
+        lambda: model.loss(x),
+        lambda: model.elbo(x),
+        lambda: model.predict(x, x[:, 0]),
+        lambda: samplers.sample(model, (3, 2), 2),
+        lambda: training.fit(model, x, 1, 2),
+    ):
+        with pytest.raises(ValueError, match=r"^model: expected weights in float32 or float64"):
+            call()
