@@ -73,8 +73,8 @@ def test_a_step_of_sampling_reads_only_what_enters(read):
     next(walk)
     read.clear()
     next(walk)
-    step = "step(prediction, z_t, logsnr_s, generator)"
-    assert read == {"z": 2, "logsnr": 2, "denoiser(z, logsnr)": 1, step: 1}
+    names = Counter({argument.partition("(")[0]: times for argument, times in read.items()})
+    assert names == {"z": 2, "logsnr": 2, "denoiser": 1, "step": 1}
 
 
 def test_data_of_a_bound_are_read_once_for_its_latents(read):
