@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 from vdm_lite import checks
+from vdm_lite.checks import checked, finite_number
 
 Function = Callable[[Tensor], Tensor]
 
 
+@checked(low=finite_number, high=finite_number)
 def interval(low: float, high: float, panels: int = 64) -> tuple[Tensor, Tensor]:
     """Nodes and weights (N,) for integrals over [low, high]: Gauss-Legendre, 16 points a panel.
 
     Raises ``ValueError`` unless ``low < high``.
     """
-    checks.finite_number("low", low)
-    checks.finite_number("high", high)
     checks.require(low < high, "low, high", "low < high", (low, high))
     nodes, weights = np.polynomial.legendre.leggauss(16)
     half = (high - low) / panels / 2

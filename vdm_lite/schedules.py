@@ -282,12 +282,12 @@ def _between(logsnr: Tensor, low: float, high: float) -> Tensor:
     return (logsnr >= low - slack) & (logsnr <= high + slack)
 
 
+@checked(schedule=checks.schedule)
 def levels(schedule: Schedule, steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """``(logsnr_s, logsnr_t)`` of all ``steps`` layers, s = (i-1)/T and t = i/T, each (T,).
 
     Device and dtype are those of ``like``. Raises ``ValueError`` for ``steps < 1``.
     """
-    checks.function("schedule", schedule, "t -> logsnr")
     steps = checks.count("steps", steps)
     logsnr = schedule(torch.linspace(0, 1, steps + 1, device=like.device, dtype=like.dtype))
     return logsnr[:-1], logsnr[1:]
