@@ -54,8 +54,18 @@ def test_javascript_has_the_same_normals(javascript):
         source = Counter(seed)
         source.calls = call
         expected.append(source.normal((2000,), dtype=torch.float64)[index].item())
-    found = javascript("lib/counter", "counterNormal", calls)
+    found = javascript("lib/counter", "normal", calls)
     assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) <= 1e-12
+
+
+def test_javascript_has_the_same_uniforms(javascript):
+    calls = [[seed, call, 100] for seed, call in zip(words(200), words(200), strict=True)]
+    for (seed, call, count), found in zip(
+        calls, javascript("lib/counter", "uniforms", calls), strict=True
+    ):
+        source = Counter(seed)
+        source.calls = call
+        assert found == source.uniform((count,), dtype=torch.float64).tolist()
 
 
 def test_a_number_depends_on_seed_call_and_place_alone():

@@ -118,7 +118,7 @@ def holds(shown, **changed) -> None:
 
 def test_all_numbers(javascript):
     widgets = some(200, seed=0)
-    found = javascript("holes", "holesNumbers", [[state(widget)] for widget in widgets])
+    found = javascript("holes", "numbersOf", [[state(widget)] for widget in widgets])
     for widget, numbers in zip(widgets, found, strict=True):
         wanted = expected(widget)
         assert wanted.keys() == numbers.keys()
@@ -142,7 +142,7 @@ def test_the_model_and_its_aggregate_posterior(javascript):
 def test_the_curve_over_beta(javascript):
     widgets = some(40, seed=2)
     calls = [[w.beta * w.s**2, w.width, w.toy] for w in widgets]
-    for widget, point in zip(widgets, javascript("holes", "holesPoint", calls), strict=True):
+    for widget, point in zip(widgets, javascript("holes", "costsAt", calls), strict=True):
         information, mismatch = widget.split()
         assert point["cost"] == pytest.approx(float(information + mismatch), rel=1e-6, abs=1e-9)
         assert point["information"] == pytest.approx(float(information), abs=2e-3)  # a coarse grid

@@ -54,8 +54,8 @@ def all_graphs(seed: int) -> list[InferenceGraph]:
 
 
 def found_gaps(javascript, widgets) -> list[float]:
-    toys = javascript("inference_graph", "graphToy", [[state(w)] for w in widgets])
-    arrows = javascript("inference_graph", "graphArrows", [[state(w)] for w in widgets])
+    toys = javascript("inference_graph", "makeToy", [[state(w)] for w in widgets])
+    arrows = javascript("inference_graph", "arrowsOf", [[state(w)] for w in widgets])
     calls = [[toy, each["sees"], each["links"]] for toy, each in zip(toys, arrows, strict=True)]
     return [found["gap"] for found in javascript("inference_graph", "smallestGap", calls)]
 
@@ -95,7 +95,7 @@ def test_least_gap_of_every_graph(javascript):
 
 def test_the_toy_and_the_closed_forms_of_three_families(javascript):
     widgets = all_graphs(2)
-    toys = javascript("inference_graph", "graphToy", [[state(w)] for w in widgets])
+    toys = javascript("inference_graph", "makeToy", [[state(w)] for w in widgets])
     families = javascript("inference_graph", "familyGaps", [[toy] for toy in toys])
     entries = javascript("inference_graph", "columnEntry", [[w.angle] for w in widgets])
     for widget, toy, family, entry in zip(widgets, toys, families, entries, strict=True):

@@ -74,7 +74,7 @@ def settings(data: str, n: int) -> list[dict[str, Any]]:
 def test_the_module_computes_the_costs_of_the_library(javascript, data, n):
     mixtures = json.loads(json.dumps(InfiniteDepth().mixtures))
     tried = settings(data, n)
-    computed = javascript("infinite_depth", "depthCosts", [[mixtures, each] for each in tried])
+    computed = javascript("infinite_depth", "numbersOf", [[mixtures, each] for each in tried])
     for costs, setting in zip(computed, tried, strict=True):
         agree(costs, library(**setting), setting["layers"])
 
@@ -101,7 +101,7 @@ def test_the_wrong_denoiser_is_the_one_of_the_chapter():
 def test_the_areas_of_the_picture_are_twice_the_costs(javascript, path, axis):
     setting = SETTING | {"path": path, "axis": axis}
     mixtures = json.loads(json.dumps(InfiniteDepth().mixtures))
-    [picture] = javascript("infinite_depth", "depthPicture", [[mixtures, setting]])
+    [picture] = javascript("infinite_depth", "makePicture", [[mixtures, setting]])
     xs, curve, tops = (torch.tensor(picture[name], dtype=F64) for name in ("xs", "curve", "tops"))
     wanted = library(**SETTING | {"path": path})
     close(torch.trapezoid(curve, xs), 2 * wanted["limit"], rtol=1e-4)
@@ -160,7 +160,7 @@ def test_no_schedule_is_the_better_one_for_all_ends(javascript):
     mixtures = json.loads(json.dumps(InfiniteDepth().mixtures))
     short, wide = SETTING, SETTING | {"cleanest": 6.0, "noisiest": -6.0}
     calls = [[mixtures, each | {"path": p}] for each in (short, wide) for p in ("linear", "cosine")]
-    costs = javascript("infinite_depth", "depthCost", calls)
+    costs = javascript("infinite_depth", "costOf", calls)
     assert costs[1] < costs[0] and costs[3] > 2 * costs[2]
 
 

@@ -106,25 +106,21 @@ def test_bisection_of_a_falling_and_a_rising_function(evaluate):
     close(found, torch.tensor([2 ** (1 / 3), 5**0.5], dtype=F64), rtol=0, atol=1e-14)
 
 
-def test_random_numbers_repeat_and_have_their_distributions(evaluate):
-    draw = """({ generator }, seed) => {
-      const made = generator(seed);
-      const many = { length: 20000 };
-      return [Array.from(many, made.uniform), Array.from(many, made.normal)];
+# memo.js
+
+
+def test_a_memo_computes_once_what_it_has_not_forgotten(evaluate):
+    look = """({ memo }) => {
+      const asked = [];
+      const double = memo((x, { by }) => { asked.push(x); return by * x; });
+      const many = Array.from({ length: 101 }, (_, i) => i);
+      const found = [...many, 100, 1, 0].map((x) => double(x, { by: 2 }));
+      return [found, asked, double(1, { by: 3 })];
     }"""
-    first, again, other = (evaluate("numerics", draw, seed) for seed in (3, 3, 4))
-    assert first == again != other
-    even, normal = torch.tensor(first, dtype=F64)
-    assert even.min() >= 0 and even.max() < 1
-    close([even.mean(), even.var()], torch.tensor([0.5, 1 / 12]), rtol=0, atol=0.01)
-    close([normal.mean(), normal.var()], torch.tensor([0.0, 1.0]), rtol=0, atol=0.05)
-    for sample in (2 * even - 1, normal):  # neither neighbors nor the two seeds belong together
-        assert torch.corrcoef(torch.stack([sample[1:], sample[:-1]]))[0, 1].abs() < 0.03
-    assert torch.corrcoef(torch.tensor([first[0], other[0]]))[0, 1].abs() < 0.03
-    # Kolmogorov: the largest distance to the distribution function
-    ranks = (torch.arange(20000, dtype=F64) + 0.5) / 20000
-    assert (even.sort().values - ranks).abs().max() < 0.012
-    assert (torch.special.ndtr(normal.sort().values) - ranks).abs().max() < 0.012
+    found, asked, other = evaluate("memo", look)
+    assert found == [2 * x for x in [*range(101), 100, 1, 0]]
+    assert asked[:101] == [*range(101)] and asked[101:] == [0, 1]  # 0 is gone, 1 is another call
+    assert other == 3
 
 
 # gaussian.js
@@ -184,9 +180,7 @@ def test_mixtures(javascript, toy):
     given = [[mixture(toy), *pair] for pair in torch.stack([z, logsnr], 1).tolist()]
     column = z[:, None]
     for name, expected in {
-        "marginalDensity": toy.log_marginal(column, logsnr).exp(),
         "energy": toy.energy(column, logsnr),
-        "score": toy.score(column, logsnr)[:, 0],
         "denoise": toy.denoise(column, logsnr)[:, 0],
     }.items():
         close(javascript("lib/mixtures", name, given), expected)
@@ -197,6 +191,23 @@ def test_mixtures(javascript, toy):
 
 def test_the_two_bumps_are_those_of_the_library(evaluate):
     assert evaluate("mixtures", "({ TWO_BUMPS }) => TWO_BUMPS") == mixture(exact.TWO_BUMPS)
+
+
+# costs.js
+
+
+def test_moments_of_the_noise_error(evaluate):
+    look = """({ errorMoments }, [mixture, levels]) => {
+      const { square, fourth } = errorMoments(mixture);
+      return [square, fourth].map(({ value }) => levels.map(value));
+    }"""
+    logsnr = uniform(-10, 12, 300)
+    logsnr[:3] = torch.tensor([-8.0, 10.0, 0.0])  # where panels meet
+    square, fourth = evaluate("costs", look, [mixture(exact.TWO_BUMPS), logsnr.tolist()])
+    close(square, logsnr.exp() * exact.TWO_BUMPS.mmse(logsnr))
+    close(fourth, (2 * logsnr).exp() * exact.TWO_BUMPS.fourth_moment(logsnr))
+    square, _ = evaluate("costs", look, [mixture(exact.EIGHT_LEVELS), logsnr.tolist()])
+    close(square, logsnr.exp() * exact.EIGHT_LEVELS.mmse(logsnr), atol=1e-6)
 
 
 # schedules.js

@@ -5,7 +5,6 @@ import torch
 from torch.testing import assert_close
 
 from vdm_lite import data, gaussian, schedules
-from vdm_lite.likelihood import Discretized
 from vdm_lite.widgets import PosteriorExplorer
 
 SCHEDULE = schedules.Linear()
@@ -63,7 +62,7 @@ def canvases(shown):
 
 def test_pixel_equals_the_library(javascript):
     cases = list(random_cases())
-    found = javascript("posterior_explorer", "posteriorPixel", [list(case) for case in cases])
+    found = javascript("posterior_explorer", "pixelGaussians", [list(case) for case in cases])
     for each, case in zip(found, cases, strict=True):
         assert_close(each, bells(*case), rtol=1e-6, atol=1e-9)
 
@@ -74,7 +73,7 @@ def test_images_equal_the_library(javascript):
         x = 2 * torch.rand(4, dtype=torch.float64) - 1
         noises = torch.randn(2, 4, dtype=torch.float64)
         calls.append([x.tolist(), *noises.tolist(), s, t])
-    found = javascript("posterior_explorer", "posteriorImages", calls)
+    found = javascript("posterior_explorer", "imagesOf", calls)
     for each, (x, noise, fresh, s, t) in zip(found, calls, strict=True):
         x, noise, fresh, s, t = (
             torch.tensor(v, dtype=torch.float64) for v in (x, noise, fresh, s, t)
@@ -84,14 +83,6 @@ def test_images_equal_the_library(javascript):
         draw = q.mean + q.var.sqrt() * fresh
         for name, expected in {"z": z, "mean": q.mean, "draw": draw}.items():
             assert_close(real(*each[name]), expected[0], rtol=1e-6, atol=1e-9)
-
-
-def test_levels_are_encoded_as_the_library_does(javascript):
-    levels = torch.arange(256)[:, None, None, None]
-    (found,) = javascript("posterior_explorer", "levelsToPixels", [[list(range(256))]])
-    assert_close(
-        real(*found), Discretized(256).encode(levels).flatten().double(), atol=1e-6, rtol=0
-    )
 
 
 def test_later_time_gives_way_or_the_earlier_one(javascript):

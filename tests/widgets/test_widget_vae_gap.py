@@ -56,7 +56,7 @@ def test_toy_is_that_of_the_chapter():
 
 def test_costs_equal_the_library(javascript):
     cases = list(random_cases())
-    found = javascript("vae_gap", "vaeCosts", [list(case) for case in cases])
+    found = javascript("vae_gap", "costsOf", [list(case) for case in cases])
     expected = [costs(*case) for case in cases]
     for name in COSTS:
         pair = (real(*(each[name] for each in side)) for side in (found, expected))
@@ -66,7 +66,7 @@ def test_costs_equal_the_library(javascript):
 def test_posterior_equals_the_library(javascript):
     toys = [toy for toy, *_ in random_cases()]
     for toy, found in zip(
-        toys, javascript("vae_gap", "vaePosterior", [[t] for t in toys]), strict=True
+        toys, javascript("vae_gap", "exactPosterior", [[t] for t in toys]), strict=True
     ):
         exact = linear_vae(toy).posterior(real(toy["x"])[:, None])
         expected = {"mean": exact.mean.item(), "variance": exact.variance.item()}

@@ -53,7 +53,7 @@ def test_numbers_are_those_of_the_library(javascript):
     states = [some_state(draw, recipe) for recipe in names for _ in range(20)]
     states += [some_state(draw, "min-SNR") | {"logsnr": level} for level in (1.5, 1.7, 4.0)]
     constant = {"logsnr_max": LOGSNR_MAX}
-    answers = javascript("weight_explorer", "explored", [[s | constant] for s in states])
+    answers = javascript("weight_explorer", "numbersOf", [[s | constant] for s in states])
     assert len(answers) >= 200
     for state, answer in zip(states, answers, strict=True):
         explorer = WeightExplorer(**state)

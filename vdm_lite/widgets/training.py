@@ -264,9 +264,9 @@ class _Run:
         self.generator = torch.Generator().manual_seed(options.get("seed", 0))
         with _drawing_from(self.generator):
             self.model = build()
-        given = {"loss": partial(loss, self.model)} if loss else {}
+        objective = {"loss": partial(loss, self.model)} if loss else {}
         self.losses: list[float] = []
-        self.updates = training.fit(self.model, data, steps, progress=False, **given, **options)
+        self.updates = training.fit(self.model, data, steps, progress=False, **objective, **options)
 
     def advance(self, last: int, seconds: float) -> None:
         """Train for about ``seconds``, at most until step ``last``."""

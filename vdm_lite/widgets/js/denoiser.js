@@ -1,12 +1,12 @@
 // Chapter 12: the trained denoiser, sampled on the page or in the kernel, step by step.
 
 import { bars, element, freshKey, rule } from "./lib/chart.js";
-import { counterNormals } from "./lib/counter.js";
+import { normals } from "./lib/counter.js";
 import { alpha, sigma } from "./lib/gaussian.js";
 import { sum } from "./lib/numerics.js";
 import { panel } from "./lib/panel.js";
 import {
-  STEP_FORMS,
+  FORMS,
   clipImage,
   encodeLevels,
   formOf,
@@ -18,19 +18,19 @@ import {
 } from "./lib/sampling.js";
 import { makeSchedule } from "./lib/schedules.js";
 
-const PICTURE_SIDE = 28;
-const PICTURE_SIZE = PICTURE_SIDE ** 2;
-const NO_PICTURE = new Float32Array(PICTURE_SIZE);
+const SIDE = 28;
+const SIZE = SIDE ** 2;
+const BLANK = new Float32Array(SIZE);
 const DRAW_EVERY = 50; // milliseconds: to draw costs as much as a step
-const SAMPLING_ELSEWHERE = "In a notebook, vdm_lite.samplers.sample draws pictures.";
+const ELSEWHERE = "In a notebook, vdm_lite.samplers.sample draws pictures.";
 
 /** The start of a run: z_1 is noise, or the noisiest latent of a known picture. */
-export function startRun({ picture, pictures, steps, seed, ends }) {
+function startRun({ picture, pictures, steps, seed, ends }) {
   const { logsnr } = makeSchedule("linear", ...ends);
   const levels = Array.from({ length: steps + 1 }, (_, k) => logsnr(1 - k / steps));
   const known = pictures[picture] ?? null;
   const x = known && encodeLevels(known);
-  const noise = Array.from(counterNormals(seed, 0, PICTURE_SIZE));
+  const noise = normals(seed, 0, SIZE);
   const [a, s] = [alpha(levels[0]), sigma(levels[0])];
   const z = x ? noise.map((value, i) => a * x[i] + s * value) : noise;
   return { levels, known, x, latents: [z], guesses: [], apart: 0 };
@@ -42,17 +42,17 @@ function stepsLeft({ levels, latents }) {
 }
 
 /** A run with one more step, `eps` being the noise that the network sees in its last latent. */
-export function advanceRun(run, eps, { sampler, form, clip, seed }) {
+function advanceRun(run, eps, { sampler, form, clip, seed }) {
   const { levels, x, latents, guesses } = run;
   const [done, z] = [guesses.length, latents.at(-1)];
   const [from, to] = levels.slice(done);
-  const noise = sampler === "DDIM" ? null : counterNormals(seed, done + 1, PICTURE_SIZE);
-  const rules = STEP_FORMS.map((each) => stepRule(sampler, each, to, from));
-  const outputs = STEP_FORMS.map((each) => formOf(each, z, eps, from));
+  const noise = sampler === "DDIM" ? null : normals(seed, done + 1, SIZE);
+  const rules = FORMS.map((each) => stepRule(sampler, each, to, from));
+  const outputs = FORMS.map((each) => formOf(each, z, eps, from));
   const raw = outputs[0];
   if (clip) outputs[0] = clipImage(raw); // the other forms do not hold an x̂
   const forms = outputs.map((output, i) => stepBy(rules[i], z, output, noise));
-  const chosen = STEP_FORMS.indexOf(form);
+  const chosen = FORMS.indexOf(form);
   return {
     ...run,
     latents: [...latents, x ? stepBy(rules[0], z, x, noise) : forms[chosen]],
@@ -97,7 +97,7 @@ export function runBound(run) {
 }
 
 /** The latent of a run at a level, or the last one before it: its place in the run. */
-export function momentOf({ levels, guesses, latents }, level) {
+function momentOf({ levels, guesses, latents }, level) {
   // A latent is shown beside the guess that was made from it; only the last has none of its own.
   const newest = latents.length === levels.length ? guesses.length : guesses.length - 1;
   const reached = levels.findLastIndex((each) => each <= level + 1e-9);
@@ -106,15 +106,15 @@ export function momentOf({ levels, guesses, latents }, level) {
 
 // Who predicts: ONNX Runtime on a page, the kernel in a notebook
 
-const heldRuntimes = {};
+let loading;
 
 /** The page's denoiser, loaded once: a promise of predict(z, logsnr); `tell(share, bytes)`. */
 export function pageDenoiser(tell) {
-  heldRuntimes.page ??= startWorker(tell).catch((error) => {
-    delete heldRuntimes.page;
+  loading ??= startWorker(tell).catch((error) => {
+    loading = undefined;
     throw error;
   });
-  return heldRuntimes.page;
+  return loading;
 }
 
 function megabytes(bytes) {
@@ -143,7 +143,7 @@ async function startWorker(tell) {
     worker.terminate();
     throw error;
   }
-  return (z, logsnr) => ask({ z, logsnr, side: PICTURE_SIDE });
+  return (z, logsnr) => ask({ z, logsnr, side: SIDE });
 }
 
 /** The kernel's denoiser: {predict(z, logsnr), remove()}. */
@@ -171,8 +171,7 @@ export function kernelDenoiser(model) {
 
 export function render({ model, el }) {
   const ui = panel(model, el);
-  const image = (label) =>
-    ui.image({ label, width: PICTURE_SIDE, height: PICTURE_SIDE, scale: 1.3 });
+  const image = (label) => ui.image({ label, width: SIDE, height: SIDE, scale: 1.3 });
   const [latent, guess, target] = ["zₜ", "x̂", "x"].map(image);
   for (const figure of ui.stage.children) figure.style.flexBasis = "5rem"; // three on a phone
   const chart = ui.chart({
@@ -208,7 +207,7 @@ export function render({ model, el }) {
       });
       ui.say("The denoiser is here: press Sample.");
     } catch (error) {
-      ui.say(`The denoiser could not be loaded: ${error.message}. ${SAMPLING_ELSEWHERE}`);
+      ui.say(`The denoiser could not be loaded: ${error.message}. ${ELSEWHERE}`);
     }
     progress.hidden = true;
     stop();
@@ -258,9 +257,9 @@ export function render({ model, el }) {
     const [x, seen] = [pictureOf(run), guesses[Math.min(place, guesses.length - 1)]];
     const time = (1 - place / (levels.length - 1)).toFixed(2);
     latent.draw(latents[place], `latent zₜ at t = ${time}`);
-    guess.draw(seen ?? NO_PICTURE, seen ? "guess x̂ from zₜ" : "guess x̂: none yet");
+    guess.draw(seen ?? BLANK, seen ? "guess x̂ from zₜ" : "guess x̂: none yet");
     const name = known ? `x, the ${picture}` : "x, the latest guess";
-    target.draw(x ?? NO_PICTURE, x ? name : "x: none yet");
+    target.draw(x ?? BLANK, x ? name : "x: none yet");
   }
 
   function drawCosts(run, place, { ends, picture }) {
@@ -286,7 +285,7 @@ export function render({ model, el }) {
     read("level", "log SNR of zₜ", levels[place]);
     read("bits", "sum of the bars", seen ? sum(runBits(run)) : null, "bits/dim");
     read("bound", "bound, this draw", runBound(run), "bits/dim");
-    read("beyond", "x̂ beyond ±1", seen ? (100 * beyond) / PICTURE_SIZE : null, "%", 3);
+    read("beyond", "x̂ beyond ±1", seen ? (100 * beyond) / SIZE : null, "%", 3);
     read("apart", "forms differ by", seen ? apart : null, "", 2);
   }
 

@@ -1,15 +1,16 @@
 // Chapter 5: the three costs of the 8-level toy, for any depth and any end points.
 import { area, bars, format, line, rule, text } from "./lib/chart.js";
-import { bestNoiseError, diffusionCost, diffusionLimit, overLevels } from "./lib/costs.js";
-import { keepingLast, linspace, normalNodes, sigmoid, softplus, sum } from "./lib/numerics.js";
+import { diffusionCost, diffusionLimit, errorMoments, overLevels } from "./lib/costs.js";
+import { memo } from "./lib/memo.js";
+import { linspace, normalNodes, sigmoid, softplus, sum } from "./lib/numerics.js";
 import { panel } from "./lib/panel.js";
 
-const COST_TERMS = [
+const TERMS = [
   { key: "prior", color: "prior", opacity: 0.8 },
   { key: "reconstruction", color: "likelihood", hatch: true },
   { key: "diffusion", color: "latent", opacity: 0.6 },
 ];
-const noiseNodes = normalNodes();
+const NODES = normalNodes();
 const PROFILES = [
   { field: "layers", label: "layers T", log: true, count: 31 },
   { field: "cleanest", label: "cleanest level λ₀ (log SNR)", count: 24 },
@@ -17,7 +18,7 @@ const PROFILES = [
 ];
 
 /** E KL(q(z_1 | x) || N(0, 1)) of levels `means` with probabilities `weights` (eq-prior-term). */
-export function levelPrior({ weights, means }, logsnr) {
+function levelPrior({ weights, means }, logsnr) {
   const signal = sigmoid(logsnr);
   const square = sum(means.map((mean, k) => weights[k] * mean ** 2));
   return (signal * square + softplus(logsnr) - signal) / 2;
@@ -27,14 +28,14 @@ export function levelPrior({ weights, means }, logsnr) {
  * E[-log p(x | z_0)] of a level under Bayes' rule with an even prior over all levels
  * (eq-reconstruction-discrete), by quadrature over the noise.
  */
-export function levelReconstruction({ weights, means }, logsnr) {
+function levelReconstruction({ weights, means }, logsnr) {
   const step = (means[1] - means[0]) * Math.exp(logsnr / 2);
   const surprise = (k, ratios, at) => {
     let all = 0;
     for (let l = 0; l < weights.length; l++) all += ratios[at + l - k];
     return Math.log(all);
   };
-  return overLevels(weights, step, noiseNodes, surprise);
+  return overLevels(weights, step, NODES, surprise);
 }
 
 /** All costs in nats, for T layers and (`limit`, `deepest`) for infinitely many. */
@@ -42,7 +43,7 @@ export function levelCosts(toy, layers, cleanest, noisiest) {
   const costs = layerCosts(toy, { layers, cleanest, noisiest }, (logsnr) =>
     levelReconstruction(toy, logsnr),
   );
-  const limit = diffusionLimit(bestNoiseError(toy).value, noisiest, cleanest);
+  const limit = diffusionLimit(errorMoments(toy).square.value, noisiest, cleanest);
   const total = costs.prior + costs.reconstruction + costs.diffusion;
   return {
     ...costs,
@@ -54,19 +55,11 @@ export function levelCosts(toy, layers, cleanest, noisiest) {
 }
 
 function layerCosts(toy, { layers, cleanest, noisiest }, reconstruct) {
+  const levels = linspace(cleanest, noisiest, layers + 1);
   return {
     prior: levelPrior(toy, noisiest),
     reconstruction: reconstruct(cleanest),
-    diffusion: diffusionCost(bestNoiseError(toy).value, linspace(cleanest, noisiest, layers + 1)),
-  };
-}
-
-/** A function of one number that computes each value once. */
-function remembered(f) {
-  const known = new Map();
-  return (x) => {
-    if (!known.has(x)) known.set(x, f(x));
-    return known.get(x);
+    diffusion: diffusionCost(errorMoments(toy).square.value, levels),
   };
 }
 
@@ -80,7 +73,7 @@ export function profilePlaces({ low, high, log }, count) {
 /** The bar of one depth: three rectangles end to end, the row's top at `y`. */
 function costBar(costs, y) {
   let end = 0;
-  return COST_TERMS.map(({ key }) => {
+  return TERMS.map(({ key }) => {
     const start = end;
     end += costs[key];
     return { x0: start, x1: end, y0: y - 0.85, y1: y - 0.35 };
@@ -91,7 +84,7 @@ function drawBars(chart, layers, costs, entropy) {
   const deep = { ...costs, diffusion: costs.limit };
   const rows = [costBar(costs, 2), costBar(deep, 1)];
   const name = `${layers} ${layers === 1 ? "layer" : "layers"}`;
-  const marks = COST_TERMS.map(({ key, ...style }, i) =>
+  const marks = TERMS.map(({ key, ...style }, i) =>
     bars(
       rows.map((row) => row[i]),
       { ...style, label: key },
@@ -115,7 +108,7 @@ function drawBars(chart, layers, costs, entropy) {
 /** The costs stacked, over the values of one setting while the others stay. */
 function drawProfile(chart, places, all, now, entropy) {
   let floor = places.map(() => 0);
-  const marks = COST_TERMS.map(({ key, ...style }) => {
+  const marks = TERMS.map(({ key, ...style }) => {
     const base = floor;
     floor = base.map((start, i) => start + all[i][key]);
     return area(places, floor, { ...style, base });
@@ -135,7 +128,7 @@ function drawProfile(chart, places, all, now, entropy) {
 export function render({ model, el }) {
   const ui = panel(model, el);
   const toy = model.get("toy");
-  const reconstruct = remembered((logsnr) => levelReconstruction(toy, logsnr));
+  const reconstruct = memo((logsnr) => levelReconstruction(toy, logsnr));
   const nats = { label: "nats", range: [0, 4] };
   const blank = { label: "", range: [0, 2], ticks: [] };
   const x = { label: "nats", range: [0, 2] };
@@ -146,7 +139,7 @@ export function render({ model, el }) {
     const chart = ui.chart({ label: `The costs over ${label}`, x: values, y: nats, height: 230 });
     const places = profilePlaces(control, count);
     // While its own setting moves, a profile stays as it is.
-    const profileCosts = keepingLast((others) =>
+    const profileCosts = memo((others) =>
       places.map((place) => layerCosts(toy, { ...others, [field]: place }, reconstruct)),
     );
     return { field, label, chart, places, profileCosts };
@@ -164,7 +157,7 @@ export function render({ model, el }) {
         ui.set({ [field]: Number((Math.round(x / step) * step).toFixed(1)) });
       chart.handles([{ x: now.at, y: costs.total }], move, { axis: "x", labels: [label], step });
     }
-    for (const { key } of COST_TERMS) ui.read(key, key, costs[key], { unit: "nats" });
+    for (const { key } of TERMS) ui.read(key, key, costs[key], { unit: "nats" });
     ui.read("total", "sum, −ELBO", costs.total, { unit: "nats" });
     ui.read("excess", "sum above entropy", costs.excess, { unit: "nats" });
     ui.read("deepest", "sum for T → ∞", costs.deepest, { unit: "nats" });

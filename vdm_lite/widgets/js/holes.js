@@ -1,21 +1,24 @@
 // Chapter 2: holes, mismatch and inactive units of the best linear VAE for five clusters.
 import { area, element, freshKey, line, rule } from "./lib/chart.js";
+import { normals } from "./lib/counter.js";
 import { normalDensity } from "./lib/gaussian.js";
-import { erfc, generator, legendre } from "./lib/numerics.js";
+import { erfc, legendre } from "./lib/numerics.js";
 import { panel } from "./lib/panel.js";
 
-const HOLES_POINTS = 281; // of the grid along each axis of the latent plane, as in the library
-const HOLES_HALF_WIDTH = 7;
-const HOLES_RINGS = [0.5, 0.9, 0.99]; // shares of the prior's mass
-const HOLES_INACTIVE = 0.01; // nats
-const HOLES_ANGLES = legendre(0, Math.PI, 2);
-const HOLES_CORNERS = [
+const POINTS = 281; // of the grid along each axis of the latent plane, as in the library
+const HALF_WIDTH = 7;
+const RINGS = [0.5, 0.9, 0.99]; // shares of the prior's mass
+const INACTIVE = 0.01; // nats
+const ANGLES = legendre(0, Math.PI, 2);
+const CORNERS = [
   [0, 0],
   [1, 0],
   [1, 1],
   [0, 1],
 ];
-const HOLES_SHADES = [0.01, 0.04, 0.12, 0.3]; // densities where a darker blue begins
+const SAMPLES = 400;
+const SEED = 2;
+const SHADES = [0.01, 0.04, 0.12, 0.3]; // densities where a darker blue begins
 
 /**
  * The linear VAE of least cost and its aggregate posterior: for each of the two units its variance
@@ -44,7 +47,7 @@ export function linearVae({ beta, s, width, toy }) {
 }
 
 /** The density of N(mean, spread) at each x, for each of the means: rows of numbers. */
-function holesBells(xs, { means, spread }) {
+function bells(xs, { means, spread }) {
   const height = 1 / Math.sqrt(2 * Math.PI * spread);
   const bell = (square) => (square < 160 ? height * Math.exp(-square / 2) : 0); // or numbers so small are slow
   return means.map((mean) => xs.map((x) => bell((x - mean) ** 2 / spread)));
@@ -54,14 +57,14 @@ function holesBells(xs, { means, spread }) {
  * Sums over the latent plane: the mismatch KL(q || p) in nats, and the masses of prior and
  * aggregate posterior in the holes, where p > factor q.
  */
-export function latentSums(units, factor, points = HOLES_POINTS) {
-  const step = (2 * HOLES_HALF_WIDTH) / (points - 1);
-  const xs = Float64Array.from({ length: points }, (_, i) => -HOLES_HALF_WIDTH + i * step);
-  const [across, up] = units.map((unit) => holesBells(xs, unit));
+function latentSums(units, factor, points = POINTS) {
+  const step = (2 * HALF_WIDTH) / (points - 1);
+  const xs = Float64Array.from({ length: points }, (_, i) => -HALF_WIDTH + i * step);
+  const [across, up] = units.map((unit) => bells(xs, unit));
   const prior = xs.map((x) => Math.exp((-x * x) / 2) / Math.sqrt(2 * Math.PI));
   let [mismatch, mass, visited] = [0, 0, 0];
   for (let i = 0; i < points; i++) {
-    const column = holesColumn(across, up, i);
+    const column = densityColumn(across, up, i);
     for (let j = 0; j < points; j++) {
       const q = column[j];
       const p = prior[i] * prior[j];
@@ -76,7 +79,7 @@ export function latentSums(units, factor, points = HOLES_POINTS) {
 }
 
 /** The aggregate posterior's density at the i-th place across and every place up. */
-function holesColumn(across, up, i) {
+function densityColumn(across, up, i) {
   const column = new Float64Array(up[0].length);
   up.forEach((bell, k) => {
     const share = across[k][i] / up.length;
@@ -87,7 +90,7 @@ function holesColumn(across, up, i) {
 }
 
 /** Prior cost, information and mismatch, in nats (eq-split), and the masses in the holes. */
-export function holesNumbers(state) {
+export function numbersOf(state) {
   const units = linearVae(state);
   const sums = latentSums(units, state.factor);
   const cost = units[0].cost + units[1].cost;
@@ -99,17 +102,17 @@ export function holesNumbers(state) {
  * The shares of samples farther than four widths from every center: `generated` from latents of
  * the prior, `reconstructed` from those of the aggregate posterior.
  */
-export function badShares({ s, width, toy }, units) {
+function badShares({ s, width, toy }, units) {
   const spread = (variance) =>
     units.map((unit) => Math.sqrt(unit.weight ** 2 * variance(unit) + s * s));
   const wide = spread(() => 1);
   const narrow = spread((unit) => unit.spread);
   const near = toy.centers.map((_, k) => units.map(({ weight, means }) => weight * means[k]));
   let [generated, reconstructed] = [0, 0];
-  for (const { x, weight, intervals } of holesStrips(toy.centers, 4 * width)) {
+  for (const { x, weight, intervals } of stripsOf(toy.centers, 4 * width)) {
     const mass = (mean, std) => {
       const there = normalDensity(x, mean[0], std[0] ** 2);
-      return there < 1e-12 ? 0 : there * holesBetween(intervals, mean[1], std[1]);
+      return there < 1e-12 ? 0 : there * massBetween(intervals, mean[1], std[1]);
     };
     generated += weight * mass([0, 0], wide);
     for (const mean of near) reconstructed += (weight * mass(mean, narrow)) / near.length;
@@ -123,26 +126,26 @@ export function badShares({ s, width, toy }, units) {
  * The ends and crossings of circles cut the axis into pieces, on each of which the cover is smooth
  * but for square roots at its ends; angles take care of these.
  */
-function holesStrips(centers, radius) {
+function stripsOf(centers, radius) {
   const cuts = centers.flatMap(([x]) => [x - radius, x + radius]);
   centers.forEach((one, i) =>
-    centers.slice(0, i).forEach((other) => cuts.push(...holesCrossings(one, other, radius))),
+    centers.slice(0, i).forEach((other) => cuts.push(...crossings(one, other, radius))),
   );
   cuts.sort((a, b) => a - b);
   const strips = [];
   for (let i = 1; i < cuts.length; i++) {
     const [middle, half] = [(cuts[i] + cuts[i - 1]) / 2, (cuts[i] - cuts[i - 1]) / 2];
     if (half < 1e-12) continue;
-    HOLES_ANGLES.nodes.forEach((angle, n) => {
+    ANGLES.nodes.forEach((angle, n) => {
       const x = middle - half * Math.cos(angle);
-      const weight = half * Math.sin(angle) * HOLES_ANGLES.weights[n];
-      strips.push({ x, weight, intervals: holesCover(centers, radius, x) });
+      const weight = half * Math.sin(angle) * ANGLES.weights[n];
+      strips.push({ x, weight, intervals: cover(centers, radius, x) });
     });
   }
   return strips;
 }
 
-function holesCrossings([x, y], [u, v], radius) {
+function crossings([x, y], [u, v], radius) {
   const distance = Math.hypot(u - x, v - y);
   if (distance >= 2 * radius) return [];
   const off = (Math.sqrt(radius ** 2 - distance ** 2 / 4) * (v - y)) / distance;
@@ -150,7 +153,7 @@ function holesCrossings([x, y], [u, v], radius) {
 }
 
 /** The union of the intervals in which circles cover the line at x. */
-function holesCover(centers, radius, x) {
+function cover(centers, radius, x) {
   const found = [];
   for (const [u, v] of centers) {
     const square = radius ** 2 - (x - u) ** 2;
@@ -167,13 +170,13 @@ function holesCover(centers, radius, x) {
 }
 
 /** The mass of N(mean, std^2) in the intervals. */
-function holesBetween(intervals, mean, std) {
+function massBetween(intervals, mean, std) {
   const above = (y) => erfc((y - mean) / (std * Math.SQRT2)) / 2;
   return intervals.reduce((sum, [low, high]) => sum + above(low) - above(high), 0);
 }
 
 /** Noise beta s^2 against costs in nats, from the least noise of the controls to the last unit's end. */
-function holesCurve(width, toy, points) {
+function noiseLevels(width, toy, points) {
   const state = { beta: 1, width, toy };
   const ends = linearVae({ ...state, s: 1 }).map((unit) => unit.variance);
   const [low, high] = [2.5e-4, Math.max(...ends)];
@@ -182,7 +185,7 @@ function holesCurve(width, toy, points) {
 }
 
 /** The point of the curve at this noise: {noise, cost, information}. */
-export function holesPoint(noise, width, toy) {
+export function costsAt(noise, width, toy) {
   const units = linearVae({ beta: noise, s: 1, width, toy });
   const cost = units[0].cost + units[1].cost;
   return { noise, cost, information: cost - Math.max(0, latentSums(units, 1, 141).mismatch) };
@@ -191,7 +194,7 @@ export function holesPoint(noise, width, toy) {
 // The pictures
 
 /** Where field > level on an n x n grid, as an SVG path in hundredths of a cell. */
-function holesRegion(field, level, n) {
+function contour(field, level, n) {
   let path = "";
   for (let j = 0; j < n - 1; j++) {
     let run = -1; // where a row of full cells began
@@ -206,18 +209,18 @@ function holesRegion(field, level, n) {
       }
       if (inside === 0 || inside === 4) continue;
       const values = [field[at], field[at + 1], field[at + n + 1], field[at + n]];
-      path += holesPiece(values, level, i, j);
+      path += contourPiece(values, level, i, j);
     }
   }
   return path;
 }
 
 /** The part of one cell in which the field, linear along the sides, exceeds the level. */
-function holesPiece(values, level, i, j) {
+function contourPiece(values, level, i, j) {
   let path = "M";
   for (let k = 0; k < 4; k++) {
-    const [x, y] = HOLES_CORNERS[k];
-    const [u, v] = HOLES_CORNERS[(k + 1) % 4];
+    const [x, y] = CORNERS[k];
+    const [u, v] = CORNERS[(k + 1) % 4];
     const [here, there] = [values[k] - level, values[(k + 1) % 4] - level];
     if (here > 0) path += `${100 * (i + x)} ${100 * (j + y)} `;
     if (here > 0 === there > 0) continue;
@@ -228,7 +231,7 @@ function holesPiece(values, level, i, j) {
 }
 
 /** A plane with axes: {figure, draw(marks)}; marks are SVG in its units, y upwards. */
-function holesPlane({ id, label, extent, names, ticks, legend }) {
+function makePlane({ id, label, extent, names, ticks, legend }) {
   const box = 2 * extent;
   const [px, margin] = [box / 340, box / 11];
   const grid = ticks.flatMap((tick) => [
@@ -244,57 +247,57 @@ function holesPlane({ id, label, extent, names, ticks, legend }) {
     <rect class="vdm-axis" x="${-extent}" y="${-extent}" width="${box}" height="${box}" fill="none" stroke-width="${px}"/>
     ${grid.join("")}<text x="0" y="${extent + 33 * px}" text-anchor="middle">${names[0]}</text>
     <text x="${-extent - margin + 2 * px}" y="${-extent - 7 * px}">${names[1]}</text></svg></div>
-    <div class="vdm-legend" style="justify-content:center;padding:0">${legend.map(holesKey).join("")}</div>`;
+    <div class="vdm-legend" style="justify-content:center;padding:0">${legend.map(legendKey).join("")}</div>`;
   const inner = figure.querySelector(".vdm-here");
   return { figure, id, px, draw: (marks) => (inner.innerHTML = marks) };
 }
 
-function holesKey([name, mark]) {
+function legendKey([name, mark]) {
   return `<span><svg width="22" height="12" viewBox="0 0 22 12" aria-hidden="true">${mark}</svg>${name}</span>`;
 }
 
 /** Stripes for holes; `size` in the units of the picture that uses them. */
-function holesStripes(id, size) {
+function stripePattern(id, size) {
   return `<pattern id="${id}" width="${size}" height="${size}" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">
     <rect width="${0.25 * size}" height="${size}" style="fill:var(--vdm-network)"/></pattern>`;
 }
 
-function holesRing(x, y, radius, style) {
+function circle(x, y, radius, style) {
   return `<circle cx="${x}" cy="${-y}" r="${radius}" style="fill:none;${style}"/>`;
 }
 
 /** The aggregate posterior in shades, the prior's rings, and stripes where the holes are. */
-function holesLatents(plane, units, factor) {
+function drawLatents(plane, units, factor) {
   const [n, extent] = [73, 3.6];
   const step = (2 * extent) / (n - 1);
   const xs = Float64Array.from({ length: n }, (_, i) => i * step - extent);
   const down = { ...units[1], means: units[1].means.map((mean) => -mean) }; // as SVG counts
-  const [across, up] = [holesBells(xs, units[0]), holesBells(xs, down)];
-  const [prior] = holesBells(xs, { means: [0], spread: 1 });
+  const [across, up] = [bells(xs, units[0]), bells(xs, down)];
+  const [prior] = bells(xs, { means: [0], spread: 1 });
   const [density, excess] = [new Float64Array(n * n), new Float64Array(n * n)];
   for (let i = 0; i < n; i++) {
-    const column = holesColumn(across, up, i);
+    const column = densityColumn(across, up, i);
     for (let j = 0; j < n; j++) {
       density[j * n + i] = column[j];
       excess[j * n + i] = Math.log((prior[i] * prior[j]) / (factor * column[j] + 1e-99));
     }
   }
   const region = (field, level, style) =>
-    `<path d="${holesRegion(field, level, n)}" style="${style}"/>`;
+    `<path d="${contour(field, level, n)}" style="${style}"/>`;
   const shade = "fill:var(--vdm-posterior);fill-opacity:0.24";
-  const shades = HOLES_SHADES.map((level) => region(density, level, shade)).join("");
-  const radii = HOLES_RINGS.map((share) => Math.sqrt(-2 * Math.log(1 - share)));
+  const shades = SHADES.map((level) => region(density, level, shade)).join("");
+  const radii = RINGS.map((share) => Math.sqrt(-2 * Math.log(1 - share)));
   const style = `stroke:var(--vdm-prior);stroke-width:${2 * plane.px}`;
   const [small, rim] = [step / 100, `${plane.id}-rim`];
-  plane.draw(`<defs>${holesStripes(`${plane.id}-stripes`, (7 * plane.px) / small)}
+  plane.draw(`<defs>${stripePattern(`${plane.id}-stripes`, (7 * plane.px) / small)}
     <clipPath id="${rim}"><circle r="${radii[2]}"/></clipPath></defs><g clip-path="url(#${rim})">
     <g transform="translate(${-extent} ${-extent}) scale(${small})">${shades}
     ${region(excess, 0, `fill:url(#${plane.id}-stripes)`)}</g></g>
-    ${radii.map((radius) => holesRing(0, 0, radius, style)).join("")}`);
+    ${radii.map((radius) => circle(0, 0, radius, style)).join("")}`);
 }
 
 /** Samples: latents of the prior, decoded; those from holes stand out. */
-function holesSamples(plane, units, state, draws) {
+function drawSamples(plane, units, state, draws) {
   const dots = { hole: "", elsewhere: "" };
   for (const [z1, z2, n1, n2] of draws) {
     const x = units[0].weight * z1 + state.s * n1;
@@ -313,19 +316,19 @@ function holesSamples(plane, units, state, draws) {
       `M${(x - r).toFixed(3)} ${(-y).toFixed(3)}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0`;
   }
   const rings = state.toy.centers.map(([x, y]) =>
-    holesRing(x, y, 4 * state.width, `stroke:var(--vdm-data);stroke-width:${1.6 * plane.px}`),
+    circle(x, y, 4 * state.width, `stroke:var(--vdm-data);stroke-width:${1.6 * plane.px}`),
   );
   plane.draw(`<path d="${dots.elsewhere}" style="fill:none;stroke:var(--vdm-noise);stroke-width:${1.2 * plane.px}"/>
     <path d="${dots.hole}" style="fill:var(--vdm-network)"/>${rings.join("")}`);
 }
 
 /** Bars of the units' costs, and whether each is active. */
-function holesMeter() {
+function unitMeter() {
   const figure = element("figure", { class: "vdm-chart vdm-meter" });
   const draw = (units) => {
     figure.innerHTML = units
       .map(({ cost }, i) => {
-        const active = cost > HOLES_INACTIVE;
+        const active = cost > INACTIVE;
         return `<div style="margin:0.5rem 0"><div style="display:flex;justify-content:space-between">
         <span>unit ${i + 1}: ${active ? "active" : "<b>inactive</b>"}</span><span>${cost.toFixed(3)} nats</span></div>
         <div style="height:1rem;border:1px solid var(--vdm-latent);border-radius:3px">
@@ -339,10 +342,10 @@ function holesMeter() {
 export function render({ model, el }) {
   const ui = panel(model, el);
   const id = freshKey();
-  const stripes = `<defs>${holesStripes(`${id}-key`, 5)}</defs><rect width="22" height="12" fill="url(#${id}-key)"/>`;
+  const stripes = `<defs>${stripePattern(`${id}-key`, 5)}</defs><rect width="22" height="12" fill="url(#${id}-key)"/>`;
   const ring = (color) =>
     `<circle cx="11" cy="6" r="5" style="fill:none;stroke:var(--vdm-${color});stroke-width:1.8"/>`;
-  const latents = holesPlane({
+  const latents = makePlane({
     id: `${id}-latents`,
     label: "The latent plane: aggregate posterior, prior and holes",
     extent: 3.6,
@@ -357,9 +360,9 @@ export function render({ model, el }) {
       ["hole", stripes],
     ],
   });
-  const samples = holesPlane({
+  const samples = makePlane({
     id: `${id}-samples`,
-    label: "400 samples of the model, and circles four widths around the centers",
+    label: `${SAMPLES} samples of the model, and circles four widths around the centers`,
     extent: 2,
     names: ["x1", "x2"],
     ticks: [-1, 0, 1],
@@ -380,30 +383,30 @@ export function render({ model, el }) {
     y: { label: "nats", range: [0, 6] },
     height: 240,
   });
-  const meter = holesMeter();
+  const meter = unitMeter();
   ui.place(meter.figure);
-  const { normal } = generator(2);
-  const draws = Array.from({ length: 400 }, () => [normal(), normal(), normal(), normal()]);
-  const curve = holesCurves();
+  const numbers = normals(SEED, 0, 4 * SAMPLES);
+  const draws = Array.from({ length: SAMPLES }, (_, i) => numbers.slice(4 * i, 4 * i + 4));
+  const curve = costCurve();
   return ui.show((state) => {
     const units = linearVae(state);
-    const found = holesNumbers(state);
-    holesLatents(latents, units, state.factor);
-    holesSamples(samples, units, state, draws);
+    const found = numbersOf(state);
+    drawLatents(latents, units, state.factor);
+    drawSamples(samples, units, state, draws);
     meter.draw(units);
-    const draw = () => holesChart(ui, chart, curve.points, state, units, found);
+    const draw = () => drawCosts(ui, chart, curve.points, state, units, found);
     curve.prepare(state);
     draw();
     if (curve.waiting()) ui.later(() => curve.refine() || (draw(), false));
-    holesRead(ui, found, units);
+    readOut(ui, found, units);
   });
 }
 
-function holesRead(ui, found, units) {
+function readOut(ui, found, units) {
   ui.read("cost", "prior cost", found.cost, { unit: "nats" });
   ui.read("information", "= information", found.information, { unit: "nats" });
   ui.read("mismatch", "+ mismatch", found.mismatch, { unit: "nats" });
-  ui.read("active", "active units", units.filter(({ cost }) => cost > HOLES_INACTIVE).length, {
+  ui.read("active", "active units", units.filter(({ cost }) => cost > INACTIVE).length, {
     unit: "of 2",
     digits: 1,
   });
@@ -415,26 +418,26 @@ function holesRead(ui, found, units) {
 }
 
 /** Costs over the noise beta s^2 for one width: a coarse curve at once, a fine one piece by piece. */
-function holesCurves() {
-  let [key, wanted] = [null, []];
+function costCurve() {
+  let [key, left] = [null, []];
   const curve = { points: [] };
   curve.prepare = ({ width, toy }) => {
     if (key?.width === width) return;
     key = { width, toy };
-    curve.points = holesCurve(width, toy, 6).map((noise) => holesPoint(noise, width, toy));
-    wanted = holesCurve(width, toy, 40);
+    curve.points = noiseLevels(width, toy, 6).map((noise) => costsAt(noise, width, toy));
+    left = noiseLevels(width, toy, 40);
     curve.fine = [];
   };
-  curve.waiting = () => wanted.length > 0;
+  curve.waiting = () => left.length > 0;
   curve.refine = () => {
-    curve.fine.push(holesPoint(wanted.shift(), key.width, key.toy));
-    if (wanted.length === 0) curve.points = curve.fine;
-    return wanted.length > 0;
+    curve.fine.push(costsAt(left.shift(), key.width, key.toy));
+    if (left.length === 0) curve.points = curve.fine;
+    return left.length > 0;
   };
   return curve;
 }
 
-function holesChart(ui, chart, points, { beta, s }, units, { cost, information }) {
+function drawCosts(ui, chart, points, { beta, s }, units, { cost, information }) {
   const betas = [...points.map(({ noise }) => noise / s ** 2), 100];
   const costs = [...points.map((point) => point.cost), 0];
   const informations = [...points.map((point) => point.information), 0];

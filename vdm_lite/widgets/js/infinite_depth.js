@@ -1,14 +1,15 @@
 // Chapter 6: rectangles under an error curve, and the gap to infinitely many layers.
 import { area, dots, line } from "./lib/chart.js";
-import { bestNoiseError, depthRate, diffusionCost, diffusionLimit, tabulated } from "./lib/costs.js";
-import { keepingLast, legendre, linspace } from "./lib/numerics.js";
+import { depthRate, diffusionCost, diffusionLimit, errorMoments, tabulated } from "./lib/costs.js";
+import { memo } from "./lib/memo.js";
+import { legendre, linspace } from "./lib/numerics.js";
 import { panel } from "./lib/panel.js";
 import { makeSchedule } from "./lib/schedules.js";
 
 const VARIANCE = 2.5; // of the Gaussian data
 const BELIEF = 3; // where the wrong denoiser believes x to be, or at the opposite
 const WRONG = "Gaussian, wrong denoiser";
-const noiseSizes = legendre(Math.log(1e-6), Math.log(9), 16); // of log |noise|
+const SIZES = legendre(Math.log(1e-6), Math.log(9), 16); // of log |noise|
 const DEPTHS = Array.from({ length: 11 }, (_, k) => 2 ** k); // of the dots
 const MOST_OUTLINES = 128; // more would be one solid color, and teeth finer than a hatch
 const AXIS_LABELS = {
@@ -20,7 +21,7 @@ const AXIS_LABELS = {
 export function wrongNoiseError(logsnr) {
   const snr = Math.exp(logsnr);
   const spread = Math.sqrt(1 + VARIANCE * snr);
-  const { nodes, weights } = noiseSizes;
+  const { nodes, weights } = SIZES;
   let excess = 0;
   nodes.forEach((size, i) => {
     const n = Math.exp(size);
@@ -34,25 +35,25 @@ export function wrongNoiseError(logsnr) {
 
 const wrongTable = tabulated(wrongNoiseError);
 
-function depthError(mixtures, data) {
-  return data === WRONG ? wrongTable : bestNoiseError(mixtures[data]);
+function errorOf(mixtures, data) {
+  return data === WRONG ? wrongTable : errorMoments(mixtures[data]).square;
 }
 
-function depthLevels(schedule, layers) {
+function levelsOf(schedule, layers) {
   return linspace(0, 1, layers + 1).map((t) => schedule.logsnr(t));
 }
 
 /** L_T in nats. */
-export function depthCost(mixtures, { layers, data, path, cleanest, noisiest }) {
-  const levels = depthLevels(makeSchedule(path, cleanest, noisiest), layers);
-  return diffusionCost(depthError(mixtures, data).value, levels);
+export function costOf(mixtures, { layers, data, path, cleanest, noisiest }) {
+  const levels = levelsOf(makeSchedule(path, cleanest, noisiest), layers);
+  return diffusionCost(errorOf(mixtures, data).value, levels);
 }
 
 /** L_T, L_inf, their gap, T times the gap, and what that tends to, in nats. */
-export function depthCosts(mixtures, state) {
+export function numbersOf(mixtures, state) {
   const { layers, data, path, cleanest, noisiest } = state;
-  const error = depthError(mixtures, data);
-  const cost = depthCost(mixtures, state);
+  const error = errorOf(mixtures, data);
+  const cost = costOf(mixtures, state);
   const limit = diffusionLimit(error.value, noisiest, cleanest);
   const gap = cost - limit;
   const rate = depthRate(error, makeSchedule(path, cleanest, noisiest));
@@ -64,9 +65,9 @@ export function depthCosts(mixtures, state) {
  * Over v the curve is e(v) and the tops are flat; over log v both are multiplied by v, so that
  * every area stays the same. Returns {xs, curve, tops, edges}, `edges` where a layer begins.
  */
-export function depthPicture(mixtures, { layers, data, path, cleanest, noisiest, axis }) {
-  const error = depthError(mixtures, data).value;
-  const levels = depthLevels(makeSchedule(path, cleanest, noisiest), layers);
+export function makePicture(mixtures, { layers, data, path, cleanest, noisiest, axis }) {
+  const error = errorOf(mixtures, data).value;
+  const levels = levelsOf(makeSchedule(path, cleanest, noisiest), layers);
   const each = Math.max(2, Math.ceil(480 / layers));
   const picture = { xs: [], curve: [], tops: [], edges: [] };
   for (let i = layers; i > 0; i--) {
@@ -156,15 +157,15 @@ export function render({ model, el }) {
     wide: true,
   });
   const mixtures = model.get("mixtures");
-  const gapsOf = keepingLast((others, limit) =>
-    DEPTHS.map((layers) => depthCost(mixtures, { ...others, layers }) - limit),
+  const gapsOf = memo((others, limit) =>
+    DEPTHS.map((layers) => costOf(mixtures, { ...others, layers }) - limit),
   );
   return ui.show((state) => {
     const { layers, data, path, cleanest, noisiest } = state;
-    const costs = depthCosts(mixtures, state);
+    const costs = numbersOf(mixtures, state);
     Object.assign(areas.options.x, AXIS_LABELS[state.axis].x);
     Object.assign(areas.options.y, AXIS_LABELS[state.axis].y);
-    drawArea(areas, depthPicture(mixtures, state), state);
+    drawArea(areas, makePicture(mixtures, state), state);
     drawGaps(gaps, layers, gapsOf({ data, path, cleanest, noisiest }, costs.limit), costs);
     const move = (_, { x }) => ui.set({ layers: Math.round(x) });
     const dot = { x: layers, y: Math.abs(costs.gap) };

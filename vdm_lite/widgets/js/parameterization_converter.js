@@ -2,14 +2,15 @@
 
 import { bars, dots, element, format, line, rule, text } from "./lib/chart.js";
 import { alpha, sigma } from "./lib/gaussian.js";
+import { memo } from "./lib/memo.js";
 import { denoise, energy } from "./lib/mixtures.js";
-import { keepingLast, linspace, sigmoid } from "./lib/numerics.js";
+import { linspace, sigmoid } from "./lib/numerics.js";
 import { panel, readNumber } from "./lib/panel.js";
 
 export const OUTPUTS = ["image", "noise", "score", "velocity", "flow", "edm"];
 
 /** The row (a, b) of an output: y = a x + b eps. `std` is the deviation that EDM's F assumes. */
-export function outputRow(output, logsnr, std) {
+function outputRow(output, logsnr, std) {
   const out = std * Math.sqrt(sigmoid(-logsnr - 2 * Math.log(std)));
   const skip = sigmoid(logsnr + 2 * Math.log(std));
   return {
@@ -23,13 +24,13 @@ export function outputRow(output, logsnr, std) {
 }
 
 /** The determinant alpha b − sigma a. */
-export function outputDeterminant(output, logsnr, std) {
+function outputDeterminant(output, logsnr, std) {
   const [a, b] = outputRow(output, logsnr, std);
   return alpha(logsnr) * b - sigma(logsnr) * a;
 }
 
 /** The deviation of an output's target for data of deviation `std`. */
-export function targetDeviation(output, logsnr, std) {
+function targetDeviation(output, logsnr, std) {
   const [a, b] = outputRow(output, logsnr, std);
   return Math.hypot(a * std, b);
 }
@@ -48,7 +49,7 @@ export function convert(output, answer, z, logsnr, std) {
 }
 
 /** The exact outputs for a mixture, and its energy −log q(z). */
-export function exactAnswers(toy, z, logsnr, std) {
+function exactAnswers(toy, z, logsnr, std) {
   const answers = convert("image", denoise(toy, z, logsnr), z, logsnr, std);
   return { ...answers, energy: energy(toy, z, logsnr) };
 }
@@ -76,10 +77,10 @@ export function converted({ toy, latent, logsnr, std, output, error, unit }) {
   };
 }
 
-const CONVERTER_ROWS = { range: [5.5, -0.5], ticks: [0, 1, 2, 3, 4, 5], names: OUTPUTS };
-const CONVERTER_REACH = 4;
-const CONVERTER_LEVELS = linspace(-8, 10, 361);
-const CONVERTER_BANDS = [
+const ROWS = { range: [5.5, -0.5], ticks: [0, 1, 2, 3, 4, 5], names: OUTPUTS };
+const REACH = 4;
+const LEVELS = linspace(-8, 10, 361);
+const BANDS = [
   { low: 10, color: "level0", hatch: true, label: "10 times as large or more" },
   { low: 2, color: "level2", hatch: true, label: "2 to 10 times" },
   { low: 0.5, color: "level3", opacity: 0.4, label: "½ to 2 times" },
@@ -88,13 +89,13 @@ const CONVERTER_BANDS = [
 
 /** The map: for each band of amplification, its rectangles over log SNR, a row an output. */
 export function amplificationMap(unit, std) {
-  const found = CONVERTER_BANDS.map(() => []);
-  const step = CONVERTER_LEVELS[1] - CONVERTER_LEVELS[0];
+  const found = BANDS.map(() => []);
+  const step = LEVELS[1] - LEVELS[0];
   OUTPUTS.forEach((output, row) => {
     let open = {};
-    for (const logsnr of CONVERTER_LEVELS) {
+    for (const logsnr of LEVELS) {
       const size = amplification(output, unit, logsnr, std);
-      const band = CONVERTER_BANDS.findIndex(({ low }) => size >= low * (1 - 1e-9));
+      const band = BANDS.findIndex(({ low }) => size >= low * (1 - 1e-9));
       if (band !== open.band) {
         open = { band, x0: Math.max(-8, logsnr - step / 2), y0: row - 0.36, y1: row + 0.36 };
         found[band].push(open);
@@ -109,16 +110,16 @@ export function render({ model, el }) {
   const ui = panel(model, el);
   const answers = ui.chart({
     label: "Answers of the network and exact answers",
-    x: { label: "answer, in deviations of its target", range: [-CONVERTER_REACH, CONVERTER_REACH] },
-    y: { ...CONVERTER_ROWS, label: "what is said of" },
+    x: { label: "answer, in deviations of its target", range: [-REACH, REACH] },
+    y: { ...ROWS, label: "what is said of" },
     height: 250,
     wide: true,
   });
-  const table = converterTable(ui);
+  const table = answerTable(ui);
   const map = ui.chart({
     label: "Amplification of a relative error",
     x: { label: "log SNR λ", range: [-8, 10] },
-    y: { ...CONVERTER_ROWS, label: "a relative error becomes" },
+    y: { ...ROWS, label: "a relative error becomes" },
     height: 250,
   });
   const hill = ui.chart({
@@ -127,12 +128,12 @@ export function render({ model, el }) {
     y: { label: "energy, nats", range: [-1, 8] },
     height: 250,
   });
-  const bandsOf = keepingLast(amplificationMap);
+  const bandsOf = memo(amplificationMap);
   return ui.show((state) => {
     const numbers = converted(state);
     drawAnswers(answers, ui, state, numbers);
     table.fill(state, numbers);
-    const bands = bandsOf(state.unit, state.std).map((found, i) => bars(found, CONVERTER_BANDS[i]));
+    const bands = bandsOf(state.unit, state.std).map((found, i) => bars(found, BANDS[i]));
     map.draw([...bands, rule({ x: state.logsnr }, { color: "ink", label: "λ" })]);
     drawHill(hill, ui, state, numbers);
     ui.read("energy", "energy at z", numbers.exact.energy, { unit: "nats" });
@@ -148,12 +149,12 @@ function drawAnswers(chart, ui, state, { exact, said, deviations }) {
     exact[name] / deviations[name],
     said[name] / deviations[name],
   ]);
-  const hold = (x) => Math.min(CONVERTER_REACH, Math.max(-CONVERTER_REACH, x));
+  const hold = (x) => Math.min(REACH, Math.max(-REACH, x));
   const marks = places.map((pair, row) =>
     line(pair.map(hold), [row, row], { color: "network", width: 3 }),
   );
   for (const [row, [, x]] of places.entries()) {
-    if (Math.abs(x) <= CONVERTER_REACH) continue;
+    if (Math.abs(x) <= REACH) continue;
     const beyond = x > 0 ? `${format(x, 3)} →` : `← ${format(x, 3)}`;
     marks.push(
       text(0.93 * hold(x), row - 0.22, beyond, {
@@ -197,7 +198,7 @@ function drawHill(chart, ui, { toy, logsnr, latent }, { exact, said }) {
 }
 
 /** A table with a number field for each output: what is typed there, the network says. */
-function converterTable(ui) {
+function answerTable(ui) {
   const heads = ["output", "network", "exact", ""];
   const columns = heads.map((name) => element("th", { scope: "col" }, name));
   const body = element("tbody");
@@ -216,7 +217,7 @@ function converterTable(ui) {
   const problem = element("p", { class: "vdm-problem", role: "alert" });
   box.append(element("table", {}, ...parts), problem);
   ui.place(box);
-  const rows = OUTPUTS.map((name) => converterRow(name, ui, problem));
+  const rows = OUTPUTS.map((name) => answerRow(name, ui, problem));
   body.append(...rows.map(({ row }) => row));
   const fill = (state, numbers) => {
     problem.textContent = "";
@@ -226,7 +227,7 @@ function converterTable(ui) {
   return { fill };
 }
 
-function converterRow(name, ui, problem) {
+function answerRow(name, ui, problem) {
   const input = element("input", { type: "text", inputmode: "decimal", autocomplete: "off" });
   input.setAttribute("aria-label", `${name}, typed`);
   const said = element("data", { "data-readout": name, style: "grid-column: 2" }, input);

@@ -1,16 +1,20 @@
 // Chapter 4: the top-down posterior q(z_s | z_t, x), for one pixel and for an image.
 import { area, bars, line } from "./lib/chart.js";
+import { normals } from "./lib/counter.js";
 import { alpha, normalDensity, posterior, removed, sigma, transition } from "./lib/gaussian.js";
-import { generator, linspace } from "./lib/numerics.js";
+import { memo } from "./lib/memo.js";
+import { linspace } from "./lib/numerics.js";
 import { panel } from "./lib/panel.js";
+import { encodeLevels } from "./lib/sampling.js";
 import { makeSchedule } from "./lib/schedules.js";
 
-const POSTERIOR_STEP = 0.01; // the shortest step from s to t that the sliders allow
-const POSTERIOR_RANGE = [-3.5, 3.5];
-const POSTERIOR_SEED = 4;
+const STEP = 0.01; // the shortest step from s to t that the sliders allow
+const RANGE = [-3.5, 3.5];
+const SEED = 4;
+const SIDE = 14; // of the images
 
 /** What is known of z_s, as Gaussians in z_s: from x, from z_t, and from both (eq-posterior). */
-export function posteriorPixel(x, z, logsnrS, logsnrT) {
+export function pixelGaussians(x, z, logsnrS, logsnrT) {
   const step = transition(logsnrS, logsnrT);
   return {
     prior: { mean: alpha(logsnrS) * x, variance: sigma(logsnrS) ** 2 },
@@ -20,24 +24,19 @@ export function posteriorPixel(x, z, logsnrS, logsnrT) {
   };
 }
 
-/** z_t, mu_Q and a draw of z_s for an image (N,), given the noise in z_t and that of the draw. */
-export function posteriorImages(x, noise, fresh, logsnrS, logsnrT) {
+/** z_t, mu_Q and a draw of z_s for an image (N,), by the noise in z_t and that of the draw. */
+export function imagesOf(x, noise, fresh, logsnrS, logsnrT) {
   const z = x.map((value, i) => alpha(logsnrT) * value + sigma(logsnrT) * noise[i]);
   const each = x.map((value, i) => posterior(z[i], value, logsnrS, logsnrT));
   const draw = each.map((q, i) => q.mean + Math.sqrt(q.variance) * fresh[i]);
   return { z, mean: each.map((q) => q.mean), draw };
 }
 
-/** Gray levels 0 … 255 as numbers in (-1, 1). */
-export function levelsToPixels(levels) {
-  return levels.map((level) => (2 * (level + 0.5)) / 256 - 1);
-}
-
 /** Two times with s below t: the one that the reader did not move gives way. */
 export function timesApart(s, t, movedT) {
-  if (t - s > POSTERIOR_STEP - 1e-9) return { s, t };
+  if (t - s > STEP - 1e-9) return { s, t };
   const near = (time) => Number(time.toFixed(10));
-  return movedT ? { s: near(t - POSTERIOR_STEP), t } : { s, t: near(s + POSTERIOR_STEP) };
+  return movedT ? { s: near(t - STEP), t } : { s, t: near(s + STEP) };
 }
 
 export function render({ model, el }) {
@@ -45,7 +44,7 @@ export function render({ model, el }) {
   const schedule = makeSchedule("linear", 13.3, -5);
   const curves = ui.chart({
     label: "Three densities of the cleaner latent z at time s",
-    x: { label: "cleaner latent zₛ of one pixel", range: POSTERIOR_RANGE },
+    x: { label: "cleaner latent zₛ of one pixel", range: RANGE },
     y: { label: "density", range: [0, 1] },
     height: 250,
     wide: true,
@@ -57,7 +56,7 @@ export function render({ model, el }) {
     height: 104,
     wide: true,
   });
-  const images = posteriorFrames(ui);
+  const images = imageFrames(ui);
   ui.button("Another draw", () => ui.set({ draw: (model.get("draw") % 20) + 1 }));
   let before;
   return ui.show((state) => {
@@ -66,15 +65,15 @@ export function render({ model, el }) {
     // Python keeps its own times apart: an answer could overwrite what it sets next.
     if (ui.moved && (s !== state.s || t !== state.t)) ui.set({ s, t });
     const [logsnrS, logsnrT] = [schedule.logsnr(s), schedule.logsnr(t)];
-    const pixel = posteriorPixel(state.x, state.z, logsnrS, logsnrT);
-    drawPosteriorDensities(curves, pixel);
-    drawPosteriorShare(balance, pixel.share);
+    const pixel = pixelGaussians(state.x, state.z, logsnrS, logsnrT);
+    drawDensities(curves, pixel);
+    drawShare(balance, pixel.share);
     images(state, logsnrS, logsnrT);
-    readPosterior(ui, pixel, logsnrS, logsnrT);
+    readOut(ui, pixel, logsnrS, logsnrT);
   });
 }
 
-function drawPosteriorDensities(chart, pixel) {
+function drawDensities(chart, pixel) {
   // The posterior lies at the bottom, so that the dashes of what it covers show on it.
   const styles = {
     posterior: { color: "posterior", width: 3, label: "posterior: both" },
@@ -82,7 +81,7 @@ function drawPosteriorDensities(chart, pixel) {
     prior: { color: "prior", dash: "8 4", label: "prior: what x says" },
   };
   const marks = Object.entries(styles).flatMap(([name, style]) => {
-    const [xs, ys] = posteriorBell(pixel[name]);
+    const [xs, ys] = bell(pixel[name]);
     return [area(xs, ys, { color: style.color, opacity: 0.13 }), line(xs, ys, style)];
   });
   const peaks = Object.keys(styles).map(
@@ -92,15 +91,15 @@ function drawPosteriorDensities(chart, pixel) {
 }
 
 /** A bell in the shown range, with its points where it bends, however narrow it is. */
-function posteriorBell({ mean, variance }) {
+function bell({ mean, variance }) {
   const reach = 6 * Math.sqrt(variance);
-  const low = Math.max(POSTERIOR_RANGE[0], mean - reach);
-  const high = Math.min(POSTERIOR_RANGE[1], mean + reach);
-  const xs = low < high ? linspace(low, high, 161) : POSTERIOR_RANGE;
+  const low = Math.max(RANGE[0], mean - reach);
+  const high = Math.min(RANGE[1], mean + reach);
+  const xs = low < high ? linspace(low, high, 161) : RANGE;
   return [xs, xs.map((z) => normalDensity(z, mean, variance))];
 }
 
-function drawPosteriorShare(chart, share) {
+function drawShare(chart, share) {
   const bar = (x0, x1) => [{ x0, x1, y0: 0.12, y1: 0.88 }];
   chart.draw([
     bars(bar(0, share), { color: "prior", opacity: 0.75, label: "x, the prior: c" }),
@@ -109,30 +108,19 @@ function drawPosteriorShare(chart, share) {
 }
 
 /** Four images in a row; returns what draws them. */
-function posteriorFrames(ui) {
+function imageFrames(ui) {
   const labels = ["image x", "noisy image zₜ", "posterior mean", "one draw of zₛ"];
-  const frames = labels.map((label) => ui.image({ label, width: 14, height: 14 }));
-  const noises = {};
-  const noise = (seed) => (noises[seed] ??= posteriorNoise(seed));
+  const frames = labels.map((label) => ui.image({ label, width: SIDE, height: SIDE }));
   return ({ picture, pictures, draw }, logsnrS, logsnrT) => {
-    const x = levelsToPixels(pictures[picture]);
-    const made = posteriorImages(
-      x,
-      noise(POSTERIOR_SEED),
-      noise(POSTERIOR_SEED + draw),
-      logsnrS,
-      logsnrT,
-    );
+    const x = encodeLevels(pictures[picture]);
+    const made = imagesOf(x, noiseOf(SEED), noiseOf(SEED + draw), logsnrS, logsnrT);
     [x, made.z, made.mean, made.draw].forEach((values, i) => frames[i].draw(values));
   };
 }
 
-function posteriorNoise(seed) {
-  const source = generator(seed);
-  return Array.from({ length: 14 * 14 }, () => source.normal());
-}
+const noiseOf = memo((seed) => normals(seed, 0, SIDE ** 2));
 
-function readPosterior(ui, { prior, likelihood, posterior: both, share }, logsnrS, logsnrT) {
+function readOut(ui, { prior, likelihood, posterior: both, share }, logsnrS, logsnrT) {
   ui.read("logsnr_s", "log SNR at s", logsnrS);
   ui.read("logsnr_t", "log SNR at t", logsnrT);
   ui.read("share", "share c, from x", share);

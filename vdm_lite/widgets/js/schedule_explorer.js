@@ -1,9 +1,10 @@
 // Chapters 4 and 7: choose or draw a schedule; the area stays, the variance does not.
 import { area, format, line, rule, text } from "./lib/chart.js";
-import { bestNoiseError, diffusionLimit, tabulated } from "./lib/costs.js";
+import { diffusionLimit, errorMoments } from "./lib/costs.js";
 import { alpha, sigma } from "./lib/gaussian.js";
-import { fourthMoment, TWO_BUMPS } from "./lib/mixtures.js";
-import { bisect, keepingLast, legendre, linspace, sum } from "./lib/numerics.js";
+import { memo } from "./lib/memo.js";
+import { TWO_BUMPS } from "./lib/mixtures.js";
+import { bisect, legendre, linspace, sum } from "./lib/numerics.js";
 import { panel } from "./lib/panel.js";
 import { makeSchedule, scheduleOf } from "./lib/schedules.js";
 
@@ -12,14 +13,11 @@ const SHARE_GAP = 0.02; // the least share of the way between two neighboring po
 const LOSS_TOP = 20;
 const DENSITY_TOP = 0.25;
 
-const noiseError = bestNoiseError(TWO_BUMPS).value;
-/** SNR^2 * E(x - x_hat)^4, the fourth moment of the noise's error. */
-const noiseFourth = tabulated(
-  (logsnr) => Math.exp(2 * logsnr) * fourthMoment(TWO_BUMPS, logsnr),
-).value;
+const { value: noiseError } = errorMoments(TWO_BUMPS).square;
+const { value: noiseFourth } = errorMoments(TWO_BUMPS).fourth;
 
 /** The points, each at least SHARE_GAP above the one before and as far from 0 and 1. */
-export function risingShares(points) {
+function risingShares(points) {
   let last = 0;
   return points.map((point, k) => {
     const most = 1 - SHARE_GAP * (points.length - k);
@@ -29,7 +27,7 @@ export function risingShares(points) {
 }
 
 /** A smooth falling curve through shares of the way at even times: as the library's `Drawn`. */
-export function drawnSchedule(points, high, low) {
+function drawnSchedule(points, high, low) {
   const levels = [0, ...risingShares(points), 1].map((share) => high + share * (low - high));
   const secants = levels.slice(1).map((level, i) => level - levels[i]);
   const last = secants.length - 1;
@@ -191,7 +189,7 @@ export function render({ model, el }) {
     x: time,
     y: { label: "scale", range: [0, 1] },
   });
-  const costsOf = keepingLast(scheduleCosts);
+  const costsOf = memo(scheduleCosts);
   return ui.show((state) => {
     const { shape, points, logsnr_max, logsnr_min } = state;
     const costs = costsOf({ shape, points, logsnr_max, logsnr_min });

@@ -1,110 +1,38 @@
 // Chapter 10: the loss of a batch of the two-bump toy under five samplers of the times.
 
 import { area, format, line, rule, text } from "./lib/chart.js";
+import { errorMoments } from "./lib/costs.js";
+import { source } from "./lib/counter.js";
 import { alpha, sigma } from "./lib/gaussian.js";
+import { memo } from "./lib/memo.js";
 import { TWO_BUMPS } from "./lib/mixtures.js";
-import { generator, legendre, normalNodes } from "./lib/numerics.js";
+import { legendre } from "./lib/numerics.js";
 import { panel } from "./lib/panel.js";
 import { makeSchedule } from "./lib/schedules.js";
 
-export const SAMPLER_NAMES = [
+export const SAMPLERS = [
   "uniform",
   "low discrepancy",
   "jittered strata",
   "adaptive",
   "minimum variance",
 ];
-const SAMPLER_COUNT = SAMPLER_NAMES.length;
-const CLEANEST_LEVEL = 10;
-const NOISIEST_LEVEL = -8;
-const LEVEL_SPAN = CLEANEST_LEVEL - NOISIEST_LEVEL;
-const DENSITY_BINS = 1000;
-const BATCH_COUNT = 1000;
-const MOMENT_STEP = 0.04;
-const samplerCache = new Map();
-
-/** What `make()` returns, made once for each key. */
-function samplerMemory(key, make) {
-  if (!samplerCache.has(key)) samplerCache.set(key, make());
-  return samplerCache.get(key);
-}
+const CLEANEST = 10;
+const NOISIEST = -8;
+const SPAN = CLEANEST - NOISIEST;
+const BINS = 1000;
+const BATCHES = 1000;
 
 /** The named schedule between the chapter's end points. */
-function samplerSchedule(name) {
-  return samplerMemory(name, () => makeSchedule(name, CLEANEST_LEVEL, NOISIEST_LEVEL));
-}
+const scheduleOf = memo((name) => makeSchedule(name, CLEANEST, NOISIEST));
 
 // The exact variance
 
-/** What a level does to two equal bumps at -far and far: x_hat = gain z + pull tanh(turn z). */
-function bumpsAt(logsnr) {
-  const [a, s] = [alpha(logsnr), sigma(logsnr)];
-  const [far, width] = [TWO_BUMPS.means[1], TWO_BUMPS.stds[1]];
-  const v = (a * width) ** 2 + s ** 2;
-  return {
-    a,
-    s,
-    v,
-    far,
-    pull: (far * s ** 2) / v,
-    gain: (a * width ** 2) / v,
-    turn: (a * far) / v,
-    within: (width * s) ** 2 / v,
-  };
-}
+const { square: second, fourth } = errorMoments(TWO_BUMPS);
 
-/** Logarithms of E e^2 and E e^4 of the exact denoiser's noise error e, on the library's nodes. */
-function logMoments(logsnr) {
-  const { a, v, far, pull, turn, within } = bumpsAt(logsnr);
-  const apart = 4 * pull ** 2; // the two bumps' squared distance given z
-  const expected = (count, of) => {
-    const { nodes, weights } = samplerMemory(count, () => normalNodes(count));
-    const values = nodes.map((node) => {
-      const both = (1 - Math.tanh(turn * (a * far + Math.sqrt(v) * node)) ** 2) / 4;
-      return of(apart * both, both); // both: the product of the two bumps' probabilities given z
-    });
-    return Math.log(nodeSum(values, weights));
-  };
-  return {
-    mean: logsnr + expected(91, (between) => within + between),
-    square:
-      2 * logsnr +
-      expected(
-        151,
-        (between, both) =>
-          apart * between * (1 - 3 * both) + 6 * between * within + 3 * within ** 2,
-      ),
-  };
-}
-
-/** For each six neighbors on a grid of levels, Newton's coefficients of the curve through them. */
-function momentTable() {
-  return samplerMemory("moments", () => {
-    const count = Math.round(LEVEL_SPAN / MOMENT_STEP) + 5;
-    const levels = Array.from({ length: count }, (_, i) => NOISIEST_LEVEL + (i - 2) * MOMENT_STEP);
-    const known = levels.map(logMoments);
-    const table = (name) => {
-      const columns = [known.map((each) => each[name])];
-      for (let n = 1; n < 6; n++)
-        columns.push(columns[n - 1].slice(1).map((value, i) => (value - columns[n - 1][i]) / n));
-      return columns;
-    };
-    return { mean: table("mean"), square: table("square") };
-  });
-}
-
-/** E e^2 and E e^4 of the exact denoiser's noise error at a level, from the table. */
-export function noiseMoments(logsnr) {
-  const { mean, square } = momentTable();
-  const place = (logsnr - NOISIEST_LEVEL) / MOMENT_STEP;
-  const first = Math.max(0, Math.min(mean[5].length - 1, Math.floor(place)));
-  const x = place - first + 2; // the neighbors stand at 0, 1, … 5
-  let [m, s] = [mean[5][first], square[5][first]];
-  for (let n = 4; n >= 0; n--) {
-    m = mean[n][first] + (x - n) * m;
-    s = square[n][first] + (x - n) * s;
-  }
-  return { mean: Math.exp(m), square: Math.exp(s) };
+/** E e^2 and E e^4 of the exact denoiser's noise error at a level. */
+function noiseMoments(logsnr) {
+  return { mean: second.value(logsnr), square: fourth.value(logsnr) };
 }
 
 /** Nodes and weights for u in [0, 1], dense near both ends, where schedules may be steep. */
@@ -115,8 +43,8 @@ function shiftNodes(batch) {
 }
 
 /**
- * Mean, and variance of the batch mean for independent, shifted and jittered points, of a function
- * of time given as `value(t)`: {mean, independent, shifted, jittered}.
+ * Mean, and variance of the batch mean for independent, shifted and jittered points, of
+ * `value(t)`, a function of time: {mean, independent, shifted, jittered}.
  */
 function timeParts(value, batch) {
   const { places, weights } = shiftNodes(batch);
@@ -155,34 +83,28 @@ function nodeSpread(values, weights, center) {
 }
 
 /** Both parts of the variance with uniform times, by schedule and batch size. */
-function uniformParts(schedule, batch) {
-  return samplerMemory(`${schedule} ${batch}`, () => {
-    const { logsnr, slope } = samplerSchedule(schedule);
-    const parts = timeParts((t) => -0.5 * slope(t) * noiseMoments(logsnr(t)).mean, batch);
-    return { ...parts, rest: uniformRest(schedule) };
-  });
-}
+const uniformParts = memo((schedule, batch) => {
+  const { logsnr, slope } = scheduleOf(schedule);
+  const parts = timeParts((t) => -0.5 * slope(t) * noiseMoments(logsnr(t)).mean, batch);
+  return { ...parts, rest: uniformRest(schedule) };
+});
 
 /** E_t Var(l | t) for one coordinate. */
-function uniformRest(schedule) {
-  return samplerMemory(`rest ${schedule}`, () => {
-    const { logsnr, slope } = samplerSchedule(schedule);
-    const { places, weights } = shiftNodes(1);
-    const values = Array.from(places, (t) => {
-      const { mean, square } = noiseMoments(logsnr(t));
-      return (slope(t) / 2) ** 2 * (square - mean ** 2);
-    });
-    return nodeSum(values, weights);
+const uniformRest = memo((schedule) => {
+  const { logsnr, slope } = scheduleOf(schedule);
+  const { places, weights } = shiftNodes(1);
+  const values = Array.from(places, (t) => {
+    const { mean, square } = noiseMoments(logsnr(t));
+    return (slope(t) / 2) ** 2 * (square - mean ** 2);
   });
-}
+  return nodeSum(values, weights);
+});
 
 /** Levels with weights for integrals between the ends, and both moments there. */
-function densityNodes() {
-  return samplerMemory("levels", () => {
-    const { nodes, weights } = legendre(NOISIEST_LEVEL, CLEANEST_LEVEL);
-    return { weights, moments: Array.from(nodes, (level) => noiseMoments(level)) };
-  });
-}
+const densityNodes = memo(() => {
+  const { nodes, weights } = legendre(NOISIEST, CLEANEST);
+  return { weights, moments: Array.from(nodes, (level) => noiseMoments(level)) };
+});
 
 /**
  * The loss at a level to which a density is proportional: the mean for "adaptive", the root mean
@@ -202,7 +124,7 @@ function densityParts(kind, dimension, batch) {
   if (kind === "adaptive") return { times: 0, rest }; // the loss has the same mean at every level
   const masses = densityMasses(kind, dimension);
   const { shifted } = timeParts((u) => {
-    const each = noiseMoments(CLEANEST_LEVEL - LEVEL_SPAN * warpTime(u, masses).t);
+    const each = noiseMoments(CLEANEST - SPAN * warpTime(u, masses).t);
     return (total * each.mean) / 2 / densityHeight(kind, dimension, each);
   }, batch);
   return { times: shifted, rest };
@@ -216,36 +138,31 @@ export function exactVariances(schedule, dimension, batch) {
   const { mean, independent, shifted, jittered, rest } = uniformParts(schedule, batch);
   const noise = rest / dimension / batch;
   const parts = [independent, shifted, jittered].map((times) => ({ times, rest: noise }));
-  for (const kind of SAMPLER_NAMES.slice(3)) parts.push(densityParts(kind, dimension, batch));
+  for (const kind of SAMPLERS.slice(3)) parts.push(densityParts(kind, dimension, batch));
   return { truth: mean, parts };
 }
 
 // The five samplers
 
 /** Both moments at two Gauss points in each bin of a linear schedule's time. */
-function binMoments() {
-  return samplerMemory("bins", () => {
-    const width = LEVEL_SPAN / DENSITY_BINS;
-    const at = (bin, point) =>
-      noiseMoments(CLEANEST_LEVEL - width * (bin + 0.5 + point / Math.sqrt(12)));
-    return Array.from({ length: DENSITY_BINS }, (_, bin) => [at(bin, -1), at(bin, 1)]);
-  });
-}
+const binMoments = memo(() => {
+  const width = SPAN / BINS;
+  const at = (bin, point) => noiseMoments(CLEANEST - width * (bin + 0.5 + point / Math.sqrt(12)));
+  return Array.from({ length: BINS }, (_, bin) => [at(bin, -1), at(bin, 1)]);
+});
 
 /** The running sums of a density's bins over a linear schedule's time; the last one is 1. */
-export function densityMasses(kind, dimension) {
-  return samplerMemory(`${kind} ${kind === "adaptive" || dimension}`, () => {
-    let total = 0;
-    const upper = binMoments().map((pair) => {
-      for (const each of pair) total += densityHeight(kind, dimension, each);
-      return total;
-    });
-    return upper.map((sum) => sum / total);
+const densityMasses = memo((kind, dimension) => {
+  let total = 0;
+  const upper = binMoments().map((pair) => {
+    for (const each of pair) total += densityHeight(kind, dimension, each);
+    return total;
   });
-}
+  return upper.map((sum) => sum / total);
+});
 
 /** A uniform time warped to the bins with these running sums, and the density there. */
-export function warpTime(u, upper) {
+function warpTime(u, upper) {
   let [low, high] = [0, upper.length - 1];
   while (low < high) {
     const middle = (low + high) >> 1;
@@ -259,23 +176,19 @@ export function warpTime(u, upper) {
 }
 
 /** The random numbers of one batch: for the times (in [0, 1)), and for its examples and noises. */
-export function drawBatch(random, batch, dimension) {
-  const many = (n, draw) => Array.from({ length: n }, draw);
+function drawBatch(random, batch, dimension) {
   const { means, stds } = TWO_BUMPS;
-  const bump = () => (random.uniform() < 0.5 ? 0 : 1);
-  const example = (k) => means[k] + stds[k] * random.normal();
-  return {
-    shift: random.uniform(),
-    alone: many(batch, () => random.uniform()),
-    jitter: many(batch, () => random.uniform()),
-    x: many(batch * dimension, () => example(bump())),
-    noise: many(batch * dimension, () => random.normal()),
-  };
+  const many = batch * dimension;
+  const [shift] = random.uniforms(1);
+  const [alone, jitter] = [random.uniforms(batch), random.uniforms(batch)];
+  const bumps = random.uniforms(many).map((u) => (u < 0.5 ? 0 : 1));
+  const x = random.normals(many).map((n, i) => means[bumps[i]] + stds[bumps[i]] * n);
+  return { shift, alone, jitter, x, noise: random.normals(many) };
 }
 
-/** The first batch that a seed gives. */
+/** The first batch that a seed draws. */
 export function firstBatch(seed, batch, dimension) {
-  return drawBatch(generator(seed), batch, dimension);
+  return drawBatch(source(seed), batch, dimension);
 }
 
 /** Times of a batch and their densities from five samplers: [{t: [batch], p: [batch]}]. */
@@ -285,7 +198,7 @@ export function batchTimes({ shift, alone, jitter }, dimension) {
   const even = alone.map((_, i) => (shift + i / batch) % 1);
   // In order: the mean of the batch does not see which example has which time.
   const strata = jitter.map((u, i) => Math.min((i + u) / batch, 1 - Number.EPSILON));
-  const warped = SAMPLER_NAMES.slice(3).map((kind) => {
+  const warped = SAMPLERS.slice(3).map((kind) => {
     const masses = densityMasses(kind, dimension);
     const found = even.map((u) => warpTime(u, masses));
     return { t: found.map(({ t }) => t), p: found.map(({ p }) => p) };
@@ -294,10 +207,18 @@ export function batchTimes({ shift, alone, jitter }, dimension) {
 }
 
 /** Log SNR, and its fall per unit of time, at the times of one sampler: a density has its own. */
-function samplerLevel(sampler, schedule, t) {
-  if (sampler >= 3) return { level: CLEANEST_LEVEL - LEVEL_SPAN * t, fall: LEVEL_SPAN };
-  const { logsnr, slope } = samplerSchedule(schedule);
+function levelAt(sampler, schedule, t) {
+  if (sampler >= 3) return { level: CLEANEST - SPAN * t, fall: SPAN };
+  const { logsnr, slope } = scheduleOf(schedule);
   return { level: logsnr(t), fall: -slope(t) };
+}
+
+/** What a level does to two equal bumps at -far and far: x_hat = gain z + pull tanh(turn z). */
+function bumpsAt(logsnr) {
+  const [a, s] = [alpha(logsnr), sigma(logsnr)];
+  const [far, width] = [TWO_BUMPS.means[1], TWO_BUMPS.stds[1]];
+  const v = (a * width) ** 2 + s ** 2;
+  return { a, s, gain: (a * width ** 2) / v, pull: (far * s ** 2) / v, turn: (a * far) / v };
 }
 
 /** ||x - E[x | z]||^2 of one example, whose coordinates start at `from`. */
@@ -315,7 +236,7 @@ function exampleError(x, noise, from, dimension, logsnr) {
 export function batchLosses(schedule, dimension, { x, noise, ...uniforms }) {
   return batchTimes(uniforms, dimension).map(({ t, p }, sampler) => {
     const losses = t.map((time, i) => {
-      const { level, fall } = samplerLevel(sampler, schedule, time);
+      const { level, fall } = levelAt(sampler, schedule, time);
       const error = exampleError(x, noise, i * dimension, dimension, level);
       return (fall * Math.exp(level) * error) / 2 / p[i];
     });
@@ -334,8 +255,8 @@ export function sampleMoments(losses) {
 
 /** What the widget's table says once `count` batches are drawn: by sampler, as sampleMoments. */
 export function sampledTable({ schedule, copies, batch, seed }, count) {
-  const random = generator(seed);
-  const losses = SAMPLER_NAMES.map(() => []);
+  const random = source(seed);
+  const losses = SAMPLERS.map(() => []);
   for (let b = 0; b < count; b++) {
     batchLosses(schedule, copies, drawBatch(random, batch, copies)).forEach((loss, i) =>
       losses[i].push(loss),
@@ -368,8 +289,8 @@ function drawHistograms(chart, losses, { truth, parts }) {
     Math.max(0, truth - 3.6 * Math.max(...stds)),
     truth + 3.6 * Math.max(...stds),
   ];
-  const rows = SAMPLER_NAMES.flatMap((name, i) => {
-    const floor = SAMPLER_COUNT - 1 - i + 0.22;
+  const rows = SAMPLERS.flatMap((name, i) => {
+    const floor = SAMPLERS.length - 1 - i + 0.22;
     const { xs, ys } = staircase(
       losses[i],
       Math.max(low, truth - 4 * stds[i]),
@@ -401,13 +322,13 @@ function drawHistograms(chart, losses, { truth, parts }) {
 /** A tick at each level that one batch visits, one row for each sampler. */
 function drawLevels(chart, schedule, times) {
   const marks = times.flatMap(({ t }, i) => {
-    const floor = SAMPLER_COUNT - 1 - i + 0.12;
-    const levels = t.map((time) => samplerLevel(i, schedule, time).level);
+    const floor = SAMPLERS.length - 1 - i + 0.12;
+    const levels = t.map((time) => levelAt(i, schedule, time).level);
     const xs = levels.flatMap((level) => [level, level, NaN]);
     const ys = levels.flatMap(() => [floor, floor + 0.4, NaN]);
     return [
       line(xs, ys, { color: "latent", width: 1.2 }),
-      text(CLEANEST_LEVEL, floor + 0.5, SAMPLER_NAMES[i], { anchor: "end" }),
+      text(CLEANEST, floor + 0.5, SAMPLERS[i], { anchor: "end" }),
     ];
   });
   chart.draw(marks);
@@ -422,7 +343,7 @@ function tableRows(batch, { parts }, sampled) {
   return parts.map(({ times, rest }, i) => {
     const drawn = sampled[i];
     return [
-      SAMPLER_NAMES[i],
+      SAMPLERS[i],
       format(Math.sqrt(times + rest)),
       `${format((100 * times) / (times + rest), 3)} %`,
       format((batch * uniform) / (times + rest)),
@@ -434,7 +355,7 @@ function tableRows(batch, { parts }, sampled) {
 
 export function render({ model, el }) {
   const ui = panel(model, el);
-  const rows = { label: "", range: [0, SAMPLER_COUNT], ticks: [] };
+  const rows = { label: "", range: [0, SAMPLERS.length], ticks: [] };
   const histograms = ui.chart({
     label: "Histograms of the batch loss under five samplers",
     x: { label: "loss of a batch, nats per coordinate", range: [0, 8] },
@@ -443,7 +364,7 @@ export function render({ model, el }) {
   });
   const visits = ui.chart({
     label: "The noise levels that the first batch visits under five samplers",
-    x: { label: "log SNR λ of the examples of one batch", range: [NOISIEST_LEVEL, CLEANEST_LEVEL] },
+    x: { label: "log SNR λ of the examples of one batch", range: [NOISIEST, CLEANEST] },
     y: rows,
     height: 430,
   });
@@ -460,8 +381,8 @@ export function render({ model, el }) {
   return ui.show((state) => {
     const { copies, batch, schedule } = state;
     const exact = exactVariances(schedule, copies, batch);
-    const random = generator(state.seed);
-    const losses = SAMPLER_NAMES.map(() => []);
+    const random = source(state.seed);
+    const losses = SAMPLERS.map(() => []);
     let due = 0;
     const add = () => {
       const draws = drawBatch(random, batch, copies);
@@ -474,10 +395,7 @@ export function render({ model, el }) {
       table.draw(tableRows(batch, exact, losses[0].length > 9 ? losses.map(sampleMoments) : []));
       ui.read("drawn", "batches drawn", losses[0].length);
     };
-    for (
-      const end = performance.now() + 5;
-      losses[0].length < BATCH_COUNT && performance.now() < end;
-    )
+    for (const end = performance.now() + 5; losses[0].length < BATCHES && performance.now() < end;)
       add();
     ui.read("truth", "exact loss per coordinate", exact.truth, { unit: "nats" });
     const stds = exact.parts.map(totalDeviation);
@@ -485,7 +403,7 @@ export function render({ model, el }) {
     ui.read("least", "std with minimum variance", stds[4], { unit: "nats" });
     draw();
     ui.later(() => {
-      const more = losses[0].length < BATCH_COUNT;
+      const more = losses[0].length < BATCHES;
       if (more) add();
       if (!more || performance.now() > due) draw();
       return more;

@@ -4,25 +4,25 @@ import { normalDensity, normalKl } from "./lib/gaussian.js";
 import { linspace } from "./lib/numerics.js";
 import { panel } from "./lib/panel.js";
 
-const VAE_LATENTS = linspace(-3, 4, 281);
-const VAE_HEIGHTS = [1, 2, 4.4]; // tops of the axes, in steps: an axis that follows hides the change
-const VAE_LENGTHS = [4, 8, 16, 40];
+const LATENTS = linspace(-3, 4, 281);
+const HEIGHTS = [1, 2, 4.4]; // tops of the axes, in steps: an axis that follows hides the change
+const LENGTHS = [4, 8, 16, 40];
 
 /** The exact p(z | x) of x = weight z + std n with z, n ~ N(0, 1) (eq-linear-posterior). */
-export function vaePosterior({ weight, std, x }) {
+export function exactPosterior({ weight, std, x }) {
   const variance = 1 / (1 + (weight / std) ** 2);
   return { mean: (variance * weight * x) / std ** 2, variance };
 }
 
 /** What q = N(mean, variance) costs, in nats (eq-vae-elbo, eq-evidence-gap). */
-export function vaeCosts(toy, mean, variance) {
+export function costsOf(toy, mean, variance) {
   const { weight, std, x } = toy;
   const square = (x - weight * mean) ** 2 + weight ** 2 * variance;
   const reconstruction = (Math.log(2 * Math.PI * std ** 2) + square / std ** 2) / 2;
   const prior = normalKl(mean, variance, 0, 1);
   const spread = weight ** 2 + std ** 2; // the variance of x
   const evidence = (Math.log(2 * Math.PI * spread) + x ** 2 / spread) / 2; // -log p(x)
-  const exact = vaePosterior(toy);
+  const exact = exactPosterior(toy);
   const gap = normalKl(mean, variance, exact.mean, exact.variance);
   return { reconstruction, prior, bound: reconstruction + prior, evidence, gap };
 }
@@ -49,10 +49,10 @@ export function render({ model, el }) {
     wide: true,
   });
   return ui.show(({ mean, variance, truth, toy }) => {
-    const costs = vaeCosts(toy, mean, variance);
-    drawVaeBells(bells, toy, mean, variance, truth);
-    const longest = VAE_LENGTHS.find((top) => 0.84 * top > costs.bound);
-    lengths.draw(vaeBars(costs, truth, longest), { x: [0, longest] });
+    const costs = costsOf(toy, mean, variance);
+    drawBells(bells, toy, mean, variance, truth);
+    const longest = LENGTHS.find((top) => 0.84 * top > costs.bound);
+    lengths.draw(costBars(costs, truth, longest), { x: [0, longest] });
     const side = mean > 2.4 ? -1 : 1; // of the mean, where the second dot stays on the chart
     const places = [mean, mean + side * Math.sqrt(variance)];
     const knobs = places.map((z) => ({ x: z, y: normalDensity(z, mean, variance) }));
@@ -69,29 +69,29 @@ export function render({ model, el }) {
   });
 }
 
-function drawVaeBells(chart, toy, mean, variance, truth) {
-  const exact = vaePosterior(toy);
-  const bell = (m, v) => VAE_LATENTS.map((z) => normalDensity(z, m, v));
+function drawBells(chart, toy, mean, variance, truth) {
+  const exact = exactPosterior(toy);
+  const bell = (m, v) => LATENTS.map((z) => normalDensity(z, m, v));
   // Around its mean, so that the peak of a narrow q does not fall between two points.
   const [near, width] = [linspace(-6, 6, 121), Math.sqrt(variance)];
   const places = near.map((u) => mean + width * u);
   const heights = places.map((z) => normalDensity(z, mean, variance));
   const curves = [
-    area(VAE_LATENTS, bell(0, 1), { color: "prior", opacity: 0.15 }),
-    line(VAE_LATENTS, bell(0, 1), { color: "prior", label: "prior" }),
+    area(LATENTS, bell(0, 1), { color: "prior", opacity: 0.15 }),
+    line(LATENTS, bell(0, 1), { color: "prior", label: "prior" }),
     area(places, heights, { color: "posterior", opacity: 0.15 }),
   ];
   if (truth) {
     const posterior = bell(exact.mean, exact.variance);
-    curves.push(area(VAE_LATENTS, posterior, { color: "latent", opacity: 0.15 }));
-    curves.push(line(VAE_LATENTS, posterior, { color: "latent", label: "exact posterior" }));
+    curves.push(area(LATENTS, posterior, { color: "latent", opacity: 0.15 }));
+    curves.push(line(LATENTS, posterior, { color: "latent", label: "exact posterior" }));
   }
   curves.push(line(places, heights, { color: "posterior", dash: "7 4", width: 2.5, label: "q" }));
   const peak = normalDensity(mean, mean, variance);
-  chart.draw(curves, { y: [0, VAE_HEIGHTS.find((top) => 0.95 * top > peak)] });
+  chart.draw(curves, { y: [0, HEIGHTS.find((top) => 0.95 * top > peak)] });
 }
 
-function vaeBars({ reconstruction, prior, bound, evidence, gap }, truth, longest) {
+function costBars({ reconstruction, prior, bound, evidence, gap }, truth, longest) {
   const beside = bound + 0.01 * longest;
   const bar = (x0, length, y0) => [{ x0, x1: x0 + length, y0, y1: y0 + 0.7 }];
   const above = [

@@ -1,16 +1,17 @@
 // Weight, density, factor, and the noise that a weight adds to the data (chapters 9 and 11).
 
 import { area, dots, element, line, rule } from "./lib/chart.js";
-import { bisect, keepingLast, legendre, linspace, sum } from "./lib/numerics.js";
+import { memo } from "./lib/memo.js";
+import { bisect, legendre, linspace, sum } from "./lib/numerics.js";
 import { panel } from "./lib/panel.js";
 import { makeSchedule } from "./lib/schedules.js";
 import { drawnWeight, recipeSchedule, weightFall, weightOf } from "./lib/weights.js";
 
-const EXPLORED_EDGES = 8192; // as vdm_lite.augmentation
-const EXPLORED_POWERS = [-6, 3];
+const EDGES = 8192; // as vdm_lite.augmentation
+const POWERS = [-6, 3];
 
 /** The shown weight {w, fall} and the density p, as functions of logsnr. fall = −dw/dlogsnr. */
-function exploredCurves({ recipe, schedule, bias, drawn, logsnr_max: high, logsnr_min: low }) {
+function curvesOf({ recipe, schedule, bias, drawn, logsnr_max: high, logsnr_min: low }) {
   const own = recipe === "drawn" ? "linear" : recipeSchedule(recipe);
   const p = makeSchedule(schedule === "its own" ? own : schedule, high, low).density;
   if (recipe === "drawn") return { ...drawnWeight(drawn, high, low), p };
@@ -21,11 +22,11 @@ function exploredCurves({ recipe, schedule, bias, drawn, logsnr_max: high, logsn
 }
 
 /** Parts of p_w as shares of w(logsnr_min), and the level above which half of its data lie. */
-function exploredMasses({ w }, low, high) {
+function massesOf({ w }, low, high) {
   const total = w(low);
   let [before, most, steepest, positive, negative] = [total, total, 0, 0, 0];
-  for (let i = 1; i <= EXPLORED_EDGES; i++) {
-    const here = w(low + ((high - low) * i) / EXPLORED_EDGES);
+  for (let i = 1; i <= EDGES; i++) {
+    const here = w(low + ((high - low) * i) / EDGES);
     const falls = before - here;
     if (falls > 0) positive += falls;
     else negative += falls;
@@ -38,20 +39,20 @@ function exploredMasses({ w }, low, high) {
 }
 
 /** The level that half of the augmented data do not reach, for a weight that never rises. */
-function exploredMedian({ w }, low, high) {
+function medianOf({ w }, low, high) {
   const half = w(low) / 2;
   return w(high) >= half ? high : bisect((logsnr) => w(logsnr) - half, low, high);
 }
 
 /** All numbers of the widget, at the level that is read and over all levels. */
-export function explored(state) {
+export function numbersOf(state) {
   return {
-    ...exploredAt(state, exploredCurves(state)),
-    ...exploredWhole(state, exploredCurves(state)),
+    ...numbersAt(state, curvesOf(state)),
+    ...numbersOverall(state, curvesOf(state)),
   };
 }
 
-function exploredAt({ logsnr, logsnr_min: low }, { w, p, fall }) {
+function numbersAt({ logsnr, logsnr_min: low }, { w, p, fall }) {
   const level = Math.max(logsnr, low);
   return {
     level,
@@ -62,21 +63,21 @@ function exploredAt({ logsnr, logsnr_min: low }, { w, p, fall }) {
   };
 }
 
-function exploredWhole({ logsnr_min: low, logsnr_max: high }, curves) {
-  const masses = exploredMasses(curves, low, high);
-  return { ...masses, median: masses.rises ? null : exploredMedian(curves, low, high) };
+function numbersOverall({ logsnr_min: low, logsnr_max: high }, curves) {
+  const masses = massesOf(curves, low, high);
+  return { ...masses, median: masses.rises ? null : medianOf(curves, low, high) };
 }
 
 /** What the pictures show and does not hang on the level that is read. */
-function exploredPictures(state) {
-  const curves = exploredCurves(state);
-  const levels = exploredLevels(state);
+function pictures(state) {
+  const curves = curvesOf(state);
+  const levels = shownLevels(state);
   const [w, p, fall] = [curves.w, curves.p, curves.fall].map((f) => levels.map(f));
-  return { curves, levels, w, p, fall, whole: exploredWhole(state, curves) };
+  return { curves, levels, w, p, fall, whole: numbersOverall(state, curves) };
 }
 
 /** Levels for the curves; close to either side of a kink of a drawn weight. */
-function exploredLevels({ recipe, drawn, logsnr_min: low, logsnr_max: high }) {
+function shownLevels({ recipe, drawn, logsnr_min: low, logsnr_max: high }) {
   const even = linspace(low, high, 301);
   if (recipe !== "drawn") return even;
   const kinks = linspace(low, high, drawn.length).slice(1, -1);
@@ -88,7 +89,7 @@ export function render({ model, el }) {
   const top = ui.chart({
     label: "Weight, density and factor",
     x: { label: "log SNR λ", range: [-5, 13.3] },
-    y: { label: "p, w and w/p, as powers of ten", range: EXPLORED_POWERS },
+    y: { label: "p, w and w/p, as powers of ten", range: POWERS },
     height: 280,
     wide: true,
   });
@@ -100,10 +101,10 @@ export function render({ model, el }) {
     wide: true,
   });
   const verdict = ui.place(element("p", { class: "vdm-wide vdm-verdict" }));
-  const picturesOf = keepingLast(exploredPictures);
+  const picturesOf = memo(pictures);
   return ui.show((state) => {
     const kept = picturesOf({ ...state, logsnr: null });
-    const numbers = { ...exploredAt(state, kept.curves), ...kept.whole };
+    const numbers = { ...numbersAt(state, kept.curves), ...kept.whole };
     drawFactors(top, ui, state, kept, numbers);
     drawAugmentation(bottom, state, kept, numbers);
     verdict.textContent = numbers.rises

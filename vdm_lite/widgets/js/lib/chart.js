@@ -1,16 +1,16 @@
 // A small chart in SVG: axes, marks, a legend and handles. Marks are plain objects.
 
-const CHART_MARGIN = { left: 48, right: 18, top: 26, bottom: 40 };
-const CHART_WIDTH = 560; // until its place on the page is known
-const CHART_NAMES = 64; // the left margin of a y axis with names
-const SVG_ENTITIES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
+const MARGIN = { left: 48, right: 18, top: 26, bottom: 40 };
+const WIDTH = 560; // until its place on the page is known
+const NAMES_MARGIN = 64; // the left margin of a y axis with names
+const ENTITIES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
 
 /** A curve through (xs[i], ys[i]); numbers that are not finite break it. */
 export function line(xs, ys, style = {}) {
   return { kind: "line", xs, ys, ...style };
 }
 
-/** The area between ys and `base` (a number or an array, 0 unless given). */
+/** The area between ys and `base` (a number or an array, 0 by default). */
 export function area(xs, ys, style = {}) {
   return { kind: "area", xs, ys, base: 0, ...style };
 }
@@ -73,11 +73,11 @@ function superscript(whole) {
 }
 
 function escapeText(string) {
-  return String(string).replace(/[&<>"]/g, (sign) => SVG_ENTITIES[sign]);
+  return String(string).replace(/[&<>"]/g, (sign) => ENTITIES[sign]);
 }
 
 /** About `count` round numbers in [low, high]; on a log axis, powers of ten. */
-export function ticks(low, high, count, log = false) {
+function ticks(low, high, count, log = false) {
   if (log) {
     const [first, last] = [Math.ceil(Math.log10(low) - 1e-9), Math.floor(Math.log10(high) + 1e-9)];
     const every = Math.max(1, Math.ceil((last - first + 1) / count));
@@ -112,7 +112,7 @@ export class Chart {
     this.marks = [];
     this.ranges = { x: options.x.range, y: options.y.range };
     this.key = freshKey();
-    this.width = CHART_WIDTH;
+    this.width = WIDTH;
     this.svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     this.svg.setAttribute("role", "img");
     this.plot = element("div", { class: "vdm-plot" }, this.svg);
@@ -146,8 +146,8 @@ export class Chart {
   paint() {
     const { width } = this;
     const { height } = this.options;
-    const { right, top, bottom } = CHART_MARGIN;
-    const left = this.options.y.names ? CHART_NAMES : CHART_MARGIN.left;
+    const { right, top, bottom } = MARGIN;
+    const left = this.options.y.names ? NAMES_MARGIN : MARGIN.left;
     this.box = { left, top, width: width - left - right, height: height - top - bottom };
     this.hatches = new Set();
     const marks = this.marks.map((mark) => this.markup(mark)).join("");

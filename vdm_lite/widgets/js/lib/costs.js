@@ -2,26 +2,24 @@
 //
 // An error is a function of logsnr: the error of the noise, SNR * E||x - x_hat||^2, which stays
 // of the same size over the whole range. All costs are in nats.
-import { mmse } from "./mixtures.js";
+import { memo } from "./memo.js";
+import { fourthMoment, mmse } from "./mixtures.js";
 import { legendre, normalNodes, sum } from "./numerics.js";
 
-const PANEL_POINTS = 16;
-const PANEL_FIRST = -32; // the least x that a table knows
-const COST_PANELS = 20; // of an integral over the log SNR, 16 points each
+const POINTS = 16;
+const LOWEST = -32; // the least x that a table knows
+const PANELS = 20; // of an integral over the log SNR, 16 points each
 
 /** Chebyshev coefficients of a function on [low, low + 1]. */
-function panelCoefficients(f, low) {
-  const angles = Array.from(
-    { length: PANEL_POINTS },
-    (_, j) => (Math.PI * (j + 0.5)) / PANEL_POINTS,
-  );
+function chebyshev(f, low) {
+  const angles = Array.from({ length: POINTS }, (_, j) => (Math.PI * (j + 0.5)) / POINTS);
   const values = angles.map((angle) => f(low + (1 + Math.cos(angle)) / 2));
   const projection = (k) => sum(angles.map((angle, j) => values[j] * Math.cos(k * angle)));
-  return Float64Array.from(angles, (_, k) => ((k === 0 ? 1 : 2) * projection(k)) / PANEL_POINTS);
+  return Float64Array.from(angles, (_, k) => ((k === 0 ? 1 : 2) * projection(k)) / POINTS);
 }
 
 /** Coefficients of the derivative of a Chebyshev series over a panel of length 1. */
-function panelSlopes(coefficients) {
+function derivative(coefficients) {
   const slopes = new Float64Array(coefficients.length + 1);
   for (let k = coefficients.length - 1; k > 0; k--)
     slopes[k - 1] = slopes[k + 1] + 4 * k * coefficients[k];
@@ -30,7 +28,7 @@ function panelSlopes(coefficients) {
 }
 
 /** A Chebyshev series at x in [-1, 1], by Clenshaw's recurrence. */
-function panelValue(coefficients, x) {
+function clenshaw(coefficients, x) {
   let last = 0;
   let before = 0;
   for (let k = coefficients.length - 1; k > 0; k--) {
@@ -49,13 +47,13 @@ export function tabulated(f) {
   const values = [];
   const slopes = [];
   const fill = (low) => {
-    values[low - PANEL_FIRST] = panelCoefficients(f, low);
-    slopes[low - PANEL_FIRST] = panelSlopes(values[low - PANEL_FIRST]);
+    values[low - LOWEST] = chebyshev(f, low);
+    slopes[low - LOWEST] = derivative(values[low - LOWEST]);
   };
   const at = (panels, x) => {
     const low = Math.floor(x);
-    if (panels[low - PANEL_FIRST] === undefined) fill(low);
-    return panelValue(panels[low - PANEL_FIRST], 2 * (x - low) - 1);
+    if (panels[low - LOWEST] === undefined) fill(low);
+    return clenshaw(panels[low - LOWEST], 2 * (x - low) - 1);
   };
   return { value: (x) => at(values, x), slope: (x) => at(slopes, x) };
 }
@@ -71,7 +69,7 @@ export function diffusionCost(noiseError, levels) {
 
 /** L_inf: half the integral of the noise's error over the log SNR. */
 export function diffusionLimit(noiseError, low, high) {
-  const { nodes, weights } = legendre(low, high, COST_PANELS);
+  const { nodes, weights } = legendre(low, high, PANELS);
   return sum(nodes.map((node, i) => weights[i] * noiseError(node))) / 2;
 }
 
@@ -81,7 +79,7 @@ export function diffusionLimit(noiseError, low, high) {
  */
 export function depthRate(error, schedule) {
   const [high, low] = schedule.ends;
-  const { nodes, weights } = legendre(low, high, COST_PANELS);
+  const { nodes, weights } = legendre(low, high, PANELS);
   const at = (logsnr) => (error.value(logsnr) - error.slope(logsnr)) / schedule.density(logsnr);
   return sum(nodes.map((node, i) => weights[i] * at(node))) / 4;
 }
@@ -115,10 +113,10 @@ export function overLevels(weights, step, { nodes, weights: shares }, seen) {
   return total;
 }
 
-const gridNodes = normalNodes(91);
+const NODES = normalNodes(91);
 
 /** SNR * mmse of levels on an even grid: as `mmse` on the same nodes, but much faster. */
-export function gridNoiseError({ weights }, spacing, logsnr) {
+function gridNoiseError({ weights }, spacing, logsnr) {
   const step = spacing * Math.exp(logsnr / 2);
   const variance = (k, ratios, at) => {
     let [mass, first, second] = [0, 0, 0];
@@ -130,19 +128,17 @@ export function gridNoiseError({ weights }, spacing, logsnr) {
     }
     return second / mass - (first / mass) ** 2;
   };
-  return step * step * overLevels(weights, step, gridNodes, variance);
+  return step * step * overLevels(weights, step, NODES, variance);
 }
 
-const noiseErrors = new Map();
-
-/** The noise's error SNR * mmse of a mixture's best denoiser, tabulated once for each mixture. */
-export function bestNoiseError(mixture) {
-  const key = JSON.stringify([mixture.weights, mixture.means, mixture.stds]);
-  if (!noiseErrors.has(key)) {
-    const spacing = gridSpacing(mixture);
-    const onGrid = (logsnr) => gridNoiseError(mixture, spacing, logsnr);
-    const anywhere = (logsnr) => Math.exp(logsnr) * mmse(mixture, logsnr);
-    noiseErrors.set(key, tabulated(spacing === null ? anywhere : onGrid));
-  }
-  return noiseErrors.get(key);
-}
+/**
+ * E e^2 and E e^4 of the noise's error e = sqrt(SNR) (x - x_hat) of a mixture's best denoiser:
+ * {square, fourth}, tabulated.
+ */
+export const errorMoments = memo((mixture) => {
+  const spacing = gridSpacing(mixture);
+  const onGrid = (logsnr) => gridNoiseError(mixture, spacing, logsnr);
+  const anywhere = (logsnr) => Math.exp(logsnr) * mmse(mixture, logsnr);
+  const fourth = (logsnr) => Math.exp(2 * logsnr) * fourthMoment(mixture, logsnr);
+  return { square: tabulated(spacing === null ? anywhere : onGrid), fourth: tabulated(fourth) };
+});

@@ -7,9 +7,9 @@ export const TWO_BUMPS = { weights: [0.5, 0.5], means: [-1, 1], stds: [0.15, 0.1
 
 /**
  * The components of q(z_t) at one level: `look(z)` fills `share` with the probability of each
- * component given z and returns log q(z).
+ * component at this z and returns log q(z).
  */
-function mixtureAt({ weights, means, stds }, logsnr) {
+function componentsAt({ weights, means, stds }, logsnr) {
   const scale = alpha(logsnr);
   const noise = sigmoid(-logsnr);
   const variances = stds.map((std) => (scale * std) ** 2 + noise);
@@ -39,50 +39,38 @@ function mixtureAt({ weights, means, stds }, logsnr) {
 }
 
 /** The posterior mean, after `look(z)`. */
-function mixtureMean({ share, mean }, z) {
+function meanOf({ share, mean }, z) {
   let total = 0;
   for (let k = 0; k < share.length; k++) total += share[k] * mean(k, z);
   return total;
 }
 
-/** q(z_t). */
-export function marginalDensity(mixture, z, logsnr) {
-  return Math.exp(mixtureAt(mixture, logsnr).look(z));
-}
-
 /** -log q(z_t) in nats. */
 export function energy(mixture, z, logsnr) {
-  return -mixtureAt(mixture, logsnr).look(z);
-}
-
-/** The slope of log q(z_t). */
-export function score(mixture, z, logsnr) {
-  const { share, variances, centers, look } = mixtureAt(mixture, logsnr);
-  look(z);
-  return share.reduce((total, r, k) => total + (r * (centers[k] - z)) / variances[k], 0);
+  return -componentsAt(mixture, logsnr).look(z);
 }
 
 /** The posterior mean E[x | z_t]. */
 export function denoise(mixture, z, logsnr) {
-  const components = mixtureAt(mixture, logsnr);
+  const components = componentsAt(mixture, logsnr);
   components.look(z);
-  return mixtureMean(components, z);
+  return meanOf(components, z);
 }
 
-const mixtureNodes = { 91: normalNodes(91), 151: normalNodes(151) };
+const NODES = { 91: normalNodes(91), 151: normalNodes(151) };
 
 /** The expectation over z_t of `of(squared offset, variance)` summed over the components. */
-function mixtureExpectation(mixture, logsnr, nodes, of) {
-  const components = mixtureAt(mixture, logsnr);
+function expectation(mixture, logsnr, nodes, of) {
+  const components = componentsAt(mixture, logsnr);
   const { share, variances, centers, within, look, mean } = components;
-  const { nodes: points, weights } = mixtureNodes[nodes];
+  const { nodes: points, weights } = NODES[nodes];
   let total = 0;
   for (let j = 0; j < share.length; j++) {
     const std = Math.sqrt(variances[j]);
     for (let i = 0; i < nodes; i++) {
       const z = centers[j] + std * points[i];
       look(z);
-      const middle = mixtureMean(components, z);
+      const middle = meanOf(components, z);
       let value = 0;
       for (let k = 0; k < share.length; k++) {
         const offset = mean(k, z) - middle;
@@ -96,11 +84,11 @@ function mixtureExpectation(mixture, logsnr, nodes, of) {
 
 /** E (x - E[x | z_t])^2. */
 export function mmse(mixture, logsnr) {
-  return mixtureExpectation(mixture, logsnr, 91, (offset, within) => within + offset);
+  return expectation(mixture, logsnr, 91, (offset, within) => within + offset);
 }
 
 /** E (x - E[x | z_t])^4, by E (d + s n)^4 = d^4 + 6 d^2 s^2 + 3 s^4. */
 export function fourthMoment(mixture, logsnr) {
   const of = (offset, within) => offset * offset + 6 * offset * within + 3 * within * within;
-  return mixtureExpectation(mixture, logsnr, 151, of);
+  return expectation(mixture, logsnr, 151, of);
 }

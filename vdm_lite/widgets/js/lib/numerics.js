@@ -101,27 +101,3 @@ export function bisect(f, low, high) {
   }
   return (low + high) / 2;
 }
-
-/** Random numbers that a whole-numbered seed repeats: {uniform() in [0, 1), normal()}. */
-export function generator(seed) {
-  let state = Math.imul(seed + 1, 0x9e3779b9);
-  const bits = () => {
-    state = (state + 0x9e3779b9) | 0;
-    let mixed = Math.imul(state ^ (state >>> 16), 0x85ebca6b);
-    mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35);
-    return (mixed ^ (mixed >>> 16)) >>> 0;
-  };
-  const uniform = () => ((bits() >>> 5) * 2 ** 26 + (bits() >>> 6)) / 2 ** 53;
-  const normal = () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
-  return { uniform, normal };
-}
-
-/** A function that keeps its last result, for what most moves of a reader leave as it is. */
-export function keepingLast(f) {
-  let [known, result] = [null, null];
-  return (...given) => {
-    const asked = JSON.stringify(given);
-    if (asked !== known) [known, result] = [asked, f(...given)];
-    return result;
-  };
-}

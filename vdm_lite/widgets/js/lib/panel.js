@@ -25,7 +25,7 @@ export function readNumber(typed, field) {
 }
 
 /** The state as the end of a link: what differs from the initial values. */
-export function writeLink(fields, state) {
+function writeLink(fields, state) {
   const parts = new URLSearchParams();
   for (const { name, initial } of fields) {
     const [now, first] = [state[name], initial].map((value) => JSON.stringify(value));
@@ -36,7 +36,7 @@ export function writeLink(fields, state) {
 }
 
 /** The state that a link carries, or null where anything in it is damaged. */
-export function readLink(fields, written) {
+function readLink(fields, written) {
   const state = Object.fromEntries(fields.map(({ name, initial }) => [name, initial]));
   for (const [name, value] of new URLSearchParams(written)) {
     const field = fields.find((each) => each.name === name);
@@ -58,7 +58,7 @@ function readField(field, written) {
 }
 
 /** The places at which a slider stops: even ones, on a log scale where the field asks for it. */
-export function sliderStops({ kind, low, high, step, log }) {
+function sliderStops({ kind, low, high, step, log }) {
   if (!log) {
     const count = Math.round((high - low) / step);
     return Array.from({ length: count + 1 }, (_, k) => Number((low + k * step).toPrecision(10)));

@@ -3,10 +3,10 @@
 import { alpha, posterior, removed, sigma } from "./gaussian.js";
 
 /** What a step can be written in; the network's output is turned into it. */
-export const STEP_FORMS = ["image x̂", "noise ε̂", "velocity v̂"];
+export const FORMS = ["image x̂", "noise ε̂", "velocity v̂"];
 const GRAY_LEVELS = 256;
 
-/** The wanted form of the network's noise estimate at z: x̂, ε̂ or v̂ (eq-solve). */
+/** The network's noise estimate at z in one of the FORMS: x̂, ε̂ or v̂ (eq-solve). */
 export function formOf(form, z, eps, logsnr) {
   const [a, s] = [alpha(logsnr), sigma(logsnr)];
   const rules = {

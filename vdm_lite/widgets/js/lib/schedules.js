@@ -10,7 +10,7 @@ function quantileSlope(quantile) {
 
 // curve(u, v) is the level at u = 1 - v, slope(u, v, du, dv) its change along (du, dv), and
 // inverse(logsnr) the pair [u, v] of a level. u and v apart, so that neither end loses digits.
-const SCHEDULE_CURVES = {
+const CURVES = {
   cosine: {
     curve: (u, v) => 2 * (Math.log(Math.sin(HALF_PI * v)) - Math.log(Math.sin(HALF_PI * u))),
     slope: (u, v, du, dv) =>
@@ -77,7 +77,7 @@ export const SCHEDULES = [
  * timeOf(logsnr), density(logsnr), ends}. The density is -dt/dlogsnr, and 0 beyond the ends.
  */
 export function makeSchedule(name, logsnrMax, logsnrMin) {
-  const { curve, slope, inverse } = SCHEDULE_CURVES[name] ?? linearCurve(logsnrMax, logsnrMin);
+  const { curve, slope, inverse } = CURVES[name] ?? linearCurve(logsnrMax, logsnrMin);
   const [u0, v0] = inverse(logsnrMax);
   const [u1, v1] = inverse(logsnrMin);
   const place = (t) => [(1 - t) * u0 + t * u1, (1 - t) * v0 + t * v1];

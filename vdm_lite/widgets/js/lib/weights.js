@@ -1,20 +1,18 @@
 // The eleven recipes of vdm_lite.weighting, and weights that a reader draws.
 
 import { sigmoid } from "./numerics.js";
-import { makeSchedule } from "./schedules.js";
 
-const WEIGHTS_EDM_PEAK = -3.307778;
+const EDM_PEAK = -3.307778;
 
-const weightsSech = (x) => 1 / Math.cosh(x);
-const weightsSechFall = (logsnr) => 0.5 * Math.tanh(logsnr / 2);
-const weightsEdm = (logsnr) =>
-  Math.exp(-0.5 * ((logsnr - 2.4) / 2.4) ** 2) * (Math.exp(-logsnr) + 0.25);
-const weightsEdmFall = (logsnr) => (logsnr - 2.4) / 2.4 ** 2 + sigmoid(-logsnr + Math.log(4));
+const sech = (x) => 1 / Math.cosh(x);
+const sechFall = (logsnr) => 0.5 * Math.tanh(logsnr / 2);
+const edm = (logsnr) => Math.exp(-0.5 * ((logsnr - 2.4) / 2.4) ** 2) * (Math.exp(-logsnr) + 0.25);
+const edmFall = (logsnr) => (logsnr - 2.4) / 2.4 ** 2 + sigmoid(-logsnr + Math.log(4));
 
 /** Each recipe: the schedule that draws, its weight w, and `fall` = −d log w / d logsnr. */
-const WEIGHTS_RECIPES = {
+const RECIPES = {
   ELBO: { schedule: "linear", w: () => 1, fall: () => 0 },
-  "noise, cosine": { schedule: "cosine", w: (l) => weightsSech(l / 2), fall: weightsSechFall },
+  "noise, cosine": { schedule: "cosine", w: (l) => sech(l / 2), fall: sechFall },
   "velocity, cosine": { schedule: "cosine", w: (l) => Math.exp(-l / 2), fall: () => 0.5 },
   "flow matching": { schedule: "flow matching", w: (l) => Math.exp(-l / 2), fall: () => 0.5 },
   "logit-normal": {
@@ -24,24 +22,24 @@ const WEIGHTS_RECIPES = {
   },
   InDI: {
     schedule: "flow matching",
-    w: (l) => Math.exp(-l) * weightsSech(l / 4) ** 2,
+    w: (l) => Math.exp(-l) * sech(l / 4) ** 2,
     fall: (l) => 1 + 0.5 * Math.tanh(l / 4),
   },
-  EDM: { schedule: "EDM", w: weightsEdm, fall: weightsEdmFall },
+  EDM: { schedule: "EDM", w: edm, fall: edmFall },
   "EDM-monotonic": {
     schedule: "EDM",
-    w: (l) => weightsEdm(Math.max(l, WEIGHTS_EDM_PEAK)),
-    fall: (l) => (l > WEIGHTS_EDM_PEAK ? weightsEdmFall(l) : 0),
+    w: (l) => edm(Math.max(l, EDM_PEAK)),
+    fall: (l) => (l > EDM_PEAK ? edmFall(l) : 0),
   },
   "P2, cosine": {
     schedule: "cosine",
-    w: (l) => weightsSech(l / 2) * sigmoid(-l),
-    fall: (l) => weightsSechFall(l) + sigmoid(l),
+    w: (l) => sech(l / 2) * sigmoid(-l),
+    fall: (l) => sechFall(l) + sigmoid(l),
   },
   "min-SNR": {
     schedule: "cosine",
-    w: (l) => weightsSech(l / 2) * Math.min(1, 5 * Math.exp(-l)),
-    fall: (l) => weightsSechFall(l) + (l > Math.log(5) ? 1 : 0),
+    w: (l) => sech(l / 2) * Math.min(1, 5 * Math.exp(-l)),
+    fall: (l) => sechFall(l) + (l > Math.log(5) ? 1 : 0),
   },
   sigmoid: {
     schedule: "linear",
@@ -50,28 +48,23 @@ const WEIGHTS_RECIPES = {
   },
 };
 
-export const RECIPE_NAMES = Object.keys(WEIGHTS_RECIPES);
+export const RECIPE_NAMES = Object.keys(RECIPES);
 
 /** The weight w of a recipe, up to a constant: logsnr -> w. `bias` is that of the sigmoid. */
 export function weightOf(name, bias = 2) {
-  const { w } = WEIGHTS_RECIPES[name];
+  const { w } = RECIPES[name];
   return (logsnr) => w(logsnr, bias);
 }
 
 /** −dw/dlogsnr of a recipe: the density of p_w before it is normalized. */
 export function weightFall(name, bias = 2) {
-  const { w, fall } = WEIGHTS_RECIPES[name];
+  const { w, fall } = RECIPES[name];
   return (logsnr) => w(logsnr, bias) * fall(logsnr, bias);
 }
 
 /** The name of the schedule that draws a recipe's noise levels. */
 export function recipeSchedule(name) {
-  return WEIGHTS_RECIPES[name].schedule;
-}
-
-/** The density p of the noise levels that a recipe draws between its ends: logsnr -> p. */
-export function recipeDensity(name, logsnrMax = 13.3, logsnrMin = -5) {
-  return makeSchedule(recipeSchedule(name), logsnrMax, logsnrMin).density;
+  return RECIPES[name].schedule;
 }
 
 /**
