@@ -213,6 +213,7 @@ SCHEDULES: dict[str, Callable[[float, float], Schedule]] = {
     "cosine": Cosine,
     "flow-matching": FlowMatching,
     "edm": EDM,
+    "logit-normal": LogitNormal,
     "beta-linear": BetaLinear,
     "learned": Learned,
 }

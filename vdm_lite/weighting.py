@@ -198,7 +198,7 @@ RECIPES = {
     "ELBO": Recipe(Linear(), NOISE, elbo, elbo),
     "noise, cosine": Recipe(Cosine(), NOISE, elbo, noise_cosine),
     "velocity, cosine": Recipe(Cosine(), VELOCITY, elbo, velocity_cosine),
-    "flow matching": Recipe(FlowMatching(), FLOW, elbo, flow_matching),
+    "flow-matching": Recipe(FlowMatching(), FLOW, elbo, flow_matching),
     "logit-normal": Recipe(LogitNormal(), FLOW, elbo, logit_normal()),
     "InDI": Recipe(FlowMatching(), IMAGE, elbo, indi),
     "EDM": Recipe(EDM(), edm_output(), elbo, edm),

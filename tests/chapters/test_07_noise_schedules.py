@@ -52,13 +52,13 @@ def wild(units: int = 6, seed: int = 0, ends: tuple[float, float] = ENDS) -> Lea
 SCHEDULES = {
     "linear": Linear(*ENDS),
     "cosine": Cosine(*ENDS),
-    "flow matching": FlowMatching(*ENDS),
+    "flow-matching": FlowMatching(*ENDS),
     "cubic": cubic,
     "beta-linear": BetaLinear(*ENDS),
     "EDM": EDM(*ENDS),
     "learned": wild(),
 }
-VARIANCES = {"linear": 76.6, "cosine": 613, "flow matching": 401, "cubic": 82.5}
+VARIANCES = {"linear": 76.6, "cosine": 613, "flow-matching": 401, "cubic": 82.5}
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
 
 
@@ -110,7 +110,7 @@ def test_the_closed_forms_of_the_table():
     forms = {
         "linear": torch.ones_like(levels),
         "cosine": 1 / torch.cosh(levels / 2),
-        "flow matching": 1 / torch.cosh(levels / 4) ** 2,
+        "flow-matching": 1 / torch.cosh(levels / 4) ** 2,
         "EDM": torch.exp(-0.5 * ((levels - 2.4) / 2.4) ** 2),
     }
     for name, form in forms.items():
@@ -520,7 +520,7 @@ class TestExercises:
         assert round(mass, 4) == 0.9753
         cosine, flow = (
             elbo.variance_from_moments(*MOMENTS, SCHEDULES[name]).item() + L_INF**2
-            for name in ("cosine", "flow matching")
+            for name in ("cosine", "flow-matching")
         )
         assert (round(cosine), round(flow), round(cosine / flow, 2)) == (628, 416, 1.51)
 

@@ -19,7 +19,7 @@ from vdm_lite.weighting import RECIPES, implied, is_monotone
 FLOAT = torch.float64
 LEVELS = torch.linspace(-4.9, 13.2, 91, dtype=FLOAT)
 ONE = torch.ones_like
-FALLING = {"ELBO", "velocity, cosine", "flow matching", "InDI", "EDM-monotonic", "sigmoid"}
+FALLING = {"ELBO", "velocity, cosine", "flow-matching", "InDI", "EDM-monotonic", "sigmoid"}
 
 
 def real(*values: float) -> Tensor:
@@ -105,7 +105,7 @@ def test_a_recipe_is_twice_the_weighted_loss():
 
 @pytest.mark.equation("eq-weight-flow")
 def test_flow_matching():
-    assert_weight("flow matching", torch.exp(-LEVELS / 2))
+    assert_weight("flow-matching", torch.exp(-LEVELS / 2))
     far = FlowMatching(60.0, -60.0)  # nearly the whole line: the constant is one half
     assert_close(implied(far, FLOW, ONE)(LEVELS), torch.exp(-LEVELS / 2) / 2, rtol=1e-8, atol=0)
 
@@ -344,12 +344,12 @@ def test_one_gain_is_the_weighted_mean_of_sigma(name):
 
 def test_gains_that_the_chapter_quotes():
     sigma, gains = gaussian.sigma, {}
-    for name in ("ELBO", "flow matching"):
+    for name in ("ELBO", "flow-matching"):
         w = RECIPES[name].weight
         gains[name] = trapezoid(lambda at, w=w: w(at) * sigma(at), -5, 13.3) / trapezoid(
             w, -5, 13.3
         )
-    assert abs(gains["ELBO"] - 0.35) < 5e-3 and abs(gains["flow matching"] - 0.92) < 5e-3
+    assert abs(gains["ELBO"] - 0.35) < 5e-3 and abs(gains["flow-matching"] - 0.92) < 5e-3
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -436,7 +436,7 @@ class TestSpotTheError:
         drawn = TWO_BUMPS.mmse(-2 * nodes) / f**2
         meant = (density * image / r**2).mean()
         assert_close(meant, (weights * drawn).sum(), rtol=1e-4, atol=0)
-        names = ("logit-normal", "flow matching", "InDI")
+        names = ("logit-normal", "flow-matching", "InDI")
         right, plain, line = (RECIPES[name].weight(LEVELS) for name in names)
         assert min(stretch(right, plain), stretch(right, line), stretch(plain, line)) > 5
 

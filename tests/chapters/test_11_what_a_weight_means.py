@@ -25,7 +25,7 @@ GAUSSIAN = exact.Gaussian(torch.zeros(1, dtype=FLOAT), math.sqrt(TAU2))
 BELIEVER = exact.Gaussian(torch.zeros(1, dtype=FLOAT), math.sqrt(0.4))  # wrong about the data
 TOYS = {"Gaussian": GAUSSIAN, "two bumps": TWO_BUMPS, "8 levels": EIGHT_LEVELS}
 every_toy = pytest.mark.parametrize("toy", TOYS.values(), ids=TOYS)
-FALLING = ("ELBO", "velocity, cosine", "flow matching", "InDI", "EDM-monotonic", "sigmoid")
+FALLING = ("ELBO", "velocity, cosine", "flow-matching", "InDI", "EDM-monotonic", "sigmoid")
 every_recipe = pytest.mark.parametrize("name", weighting.RECIPES)
 every_falling = pytest.mark.parametrize("name", FALLING)
 every_stop = pytest.mark.parametrize("stop", [3.0, 0.5, -2.0])

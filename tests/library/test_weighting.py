@@ -89,7 +89,7 @@ def test_every_recipe_implies_its_weight(name):
     falls = name in {
         "ELBO",
         "velocity, cosine",
-        "flow matching",
+        "flow-matching",
         "InDI",
         "EDM-monotonic",
         "sigmoid",
@@ -127,7 +127,7 @@ def test_logit_normal_is_near_edm():
         gap = w / torch.trapezoid(w, grid) - edm / torch.trapezoid(edm, grid)
         return 0.5 * torch.trapezoid(gap.abs(), grid).item()
 
-    assert f"{off('logit-normal'):.2f} {off('flow matching'):.2f}" == "0.10 0.29"
+    assert f"{off('logit-normal'):.2f} {off('flow-matching'):.2f}" == "0.10 0.29"
     wide = torch.linspace(-9, 9, 180_001, dtype=F64)
     peaks = [wide[weighting.logit_normal(mean)(wide).argmax()].item() for mean in (0, math.log(3))]
     assert [f"{peak:.2f}" for peak in peaks] == ["-3.38", "-6.01"]

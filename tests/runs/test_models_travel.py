@@ -64,7 +64,7 @@ def public(module, kind: type) -> list:
 
 
 ROWS = [*public(parameterization, Parameterization), parameterization.edm(0.7), REVERSED_FLOW]
-CURVES = [c() for c in SCHEDULES.values()] + [schedules.LogitNormal(), schedules.Cosine(shift=1.0)]
+CURVES = [*(curve() for curve in SCHEDULES.values()), schedules.Cosine(shift=1.0)]
 LIKELIHOODS = [Gaussian(), Discretized(4)]
 WEIGHTS = [recipe.weight for recipe in weightings.RECIPES.values()]
 WEIGHTS += [recipe.explicit for recipe in weightings.RECIPES.values()]

@@ -55,7 +55,7 @@ def agree(shown: dict[str, float], wanted: dict[str, float], layers: int) -> Non
 
 
 def settings(data: str, n: int) -> list[dict[str, Any]]:
-    paths = ["linear", "cosine", "flow matching"]
+    paths = ["linear", "cosine", "flow-matching"]
     return [
         {
             "layers": round(10 ** uniform(0, 3.01)),
@@ -147,7 +147,7 @@ def test_each_choice_of_data_moves_the_read_outs(shown, data):
     shows(shown, data=data)
 
 
-@pytest.mark.parametrize("path", ["cosine", "flow matching"])
+@pytest.mark.parametrize("path", ["cosine", "flow-matching"])
 def test_each_schedule_has_its_costs_but_the_same_limit(shown, path):
     limit = shown.read("limit")
     shown.choose("path", path)

@@ -12,14 +12,7 @@ from vdm_lite import exact, gaussian, quadrature, schedules
 
 F64 = torch.float64
 TOYS = {"two bumps": exact.TWO_BUMPS, "8 levels": exact.EIGHT_LEVELS}
-CURVES = {
-    "linear": schedules.Linear,
-    "cosine": schedules.Cosine,
-    "flow matching": schedules.FlowMatching,
-    "EDM": schedules.EDM,
-    "logit-normal": schedules.LogitNormal,
-    "beta-linear": schedules.BetaLinear,
-}
+CURVES = {name: curve for name, curve in schedules.SCHEDULES.items() if name != "learned"}
 
 
 @pytest.fixture

@@ -196,7 +196,8 @@ def test_a_point_goes_no_further_than_its_neighbors(javascript):
 
 
 def test_drawing_starts_from_the_chosen_schedule(javascript):
-    for shape, curve in SHAPES.items():
+    for shape in SHAPES:
+        curve = schedules.SCHEDULES[shape]
         start = {**state(ScheduleExplorer()), "shape": shape}
         (moved,) = javascript("schedule_explorer", "drawPoint", [[start, 8, -6]])
         levels = curve(10.0, -8.0)(torch.tensor(EVEN, dtype=F64))

@@ -296,7 +296,7 @@ def test_a_seed_draws_what_the_library_draws(javascript):
 
 
 @pytest.mark.parametrize(
-    "setting", [("linear", 1, 64), ("linear", 30, 64), ("cosine", 1, 100), ("flow matching", 10, 4)]
+    "setting", [("linear", 1, 64), ("linear", 30, 64), ("cosine", 1, 100), ("flow-matching", 10, 4)]
 )
 def test_drawn_deviations_agree_with_the_exact_ones(javascript, setting):
     name, D, k = setting

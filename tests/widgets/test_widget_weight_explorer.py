@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from vdm_lite import schedules, weighting
-from vdm_lite.widgets.weight_explorer import HANDLES, LOGSNR_MAX, SCHEDULES, WeightExplorer
+from vdm_lite.widgets.weight_explorer import HANDLES, LOGSNR_MAX, NAMES, WeightExplorer
 
 FIELDS = ("recipe", "schedule", "bias", "logsnr", "logsnr_min", "drawn")
 READ = ("p", "w", "factor", "density", "positive", "negative", "clean")
@@ -34,7 +34,7 @@ def some_state(draw: random.Random, recipe: str) -> dict[str, Any]:
     low = draw.uniform(-10, 0)
     return {
         "recipe": recipe,
-        "schedule": draw.choice(["its own", *SCHEDULES]),
+        "schedule": draw.choice(["its own", *NAMES]),
         "bias": draw.uniform(-4, 8),
         "logsnr_min": low,
         "logsnr": draw.uniform(low, LOGSNR_MAX),
@@ -81,7 +81,7 @@ def test_recipes_and_schedules_have_the_names_of_the_library(show):
     assert page.evaluate(names) == list(weighting.RECIPES)
     own = "async (name) => (await import('/js/lib/weights.js')).recipeSchedule(name)"
     for name, recipe in weighting.RECIPES.items():
-        assert SCHEDULES[page.evaluate(own, name)] is type(recipe.schedule)
+        assert schedules.SCHEDULES[page.evaluate(own, name)] is type(recipe.schedule)
 
 
 def test_a_drawn_weight_passes_through_its_handles():
@@ -132,13 +132,13 @@ def test_every_control_moves_the_numbers(show):
 def test_the_weight_does_not_hang_on_who_draws(show):
     shown = show(WeightExplorer(recipe="EDM"))
     numbers = {}
-    for name in SCHEDULES:
+    for name in NAMES:
         shown.choose("schedule", name)
         held(shown)
         numbers[name] = {key: shown.read(key) for key in READ}
     kept = ("w", "density", "positive", "negative", "clean")
     assert len({tuple(each[key] for key in kept) for each in numbers.values()}) == 1
-    assert len({each["factor"] for each in numbers.values()}) == len(SCHEDULES)
+    assert len({each["factor"] for each in numbers.values()}) == len(NAMES)
 
 
 def test_a_weight_that_rises_is_monotone_above_its_peak(show):
@@ -165,9 +165,9 @@ def test_handles_draw_a_weight(show, index):
 
 
 def test_a_dragged_handle_starts_from_the_recipe(show):
-    shown = show(WeightExplorer(recipe="flow matching"))
+    shown = show(WeightExplorer(recipe="flow-matching"))
     levels = torch.linspace(-5, LOGSNR_MAX, len(HANDLES), dtype=torch.float64)
-    powers = WeightExplorer(recipe="flow matching").weighting()(levels).log10().clamp(min=-6)
+    powers = WeightExplorer(recipe="flow-matching").weighting()(levels).log10().clamp(min=-6)
     box = shown.page.locator(".vdm-knob").nth(4).bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     shown.page.mouse.move(x, y)

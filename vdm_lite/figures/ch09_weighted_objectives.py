@@ -54,7 +54,7 @@ def arc_and_chord(level: float, ax: Axes | None = None) -> Axes:
     t = torch.linspace(0, 1, 101)
     arc = torch.stack([torch.cos(math.pi / 2 * t), torch.sin(math.pi / 2 * t)])
     chord = torch.stack([1 - t, t])
-    for name, path, line in (("cosine", arc, "-"), ("flow matching", chord, "--")):
+    for name, path, line in (("cosine", arc, "-"), ("flow-matching", chord, "--")):
         ax.plot(*path, line, color=COLORS["latent"], label=name)
         ax.plot(*path[:, ::10], "o", color=COLORS["latent"], markersize=4)
         for x, y in path[:, ::10].T.tolist():

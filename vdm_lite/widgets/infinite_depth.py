@@ -16,11 +16,7 @@ TOYS = {
     "8 levels": exact.EIGHT_LEVELS,
 }
 WRONG = "Gaussian, wrong denoiser"
-SCHEDULES = {
-    "linear": schedules.Linear,
-    "cosine": schedules.Cosine,
-    "flow matching": schedules.FlowMatching,
-}
+PATHS = ("linear", "cosine", "flow-matching")
 
 
 def _mixtures() -> dict[str, Any]:
@@ -64,7 +60,7 @@ class InfiniteDepth(Widget):
     title = "What is a deeper model worth?"
     layers = whole(4, 1, 1024, label="layers T", log=True)
     data = choice("Gaussian", [*TOYS, WRONG], label="data")
-    path = choice("linear", list(SCHEDULES), label="schedule")
+    path = choice("linear", list(PATHS), label="schedule")
     cleanest = number(2.0, 0.0, 10.0, step=0.1, label="cleanest level λ₀", unit="log SNR")
     noisiest = number(-4.0, -8.0, -0.5, step=0.1, label="noisiest level λ₁", unit="log SNR")
     axis = choice("SNR", ["SNR", "log SNR"], label="area over")
@@ -72,7 +68,7 @@ class InfiniteDepth(Widget):
 
     def schedule(self) -> schedules.Schedule:
         """The noise schedule that the reader has set."""
-        return SCHEDULES[self.path](self.cleanest, self.noisiest)
+        return schedules.SCHEDULES[self.path](self.cleanest, self.noisiest)
 
     def error(self, logsnr: Tensor) -> Tensor:
         """``E||x - x_hat||^2`` at levels (N,) for the data that the reader has chosen: (N,)."""

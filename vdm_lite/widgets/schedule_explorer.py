@@ -8,13 +8,7 @@ from torch import Tensor
 from vdm_lite import schedules
 from vdm_lite.widgets.base import Widget, choice, curve, number, switch
 
-SHAPES = {
-    "linear": schedules.Linear,
-    "cosine": schedules.Cosine,
-    "flow matching": schedules.FlowMatching,
-    "EDM": schedules.EDM,
-    "beta-linear": schedules.BetaLinear,
-}
+SHAPES = ("linear", "cosine", "flow-matching", "edm", "beta-linear")
 DRAWN = "drawn"
 GAP = 0.02  # the least share of the way between two neighboring points
 
@@ -90,4 +84,4 @@ class ScheduleExplorer(Widget):
         ends = (self.logsnr_max, self.logsnr_min)
         if self.shape == DRAWN:
             return Drawn(tuple(self.points), *ends)
-        return SHAPES[self.shape](*ends)
+        return schedules.SCHEDULES[self.shape](*ends)

@@ -1,15 +1,9 @@
 """The batch loss of chapter 10 under five samplers of the times, exact and sampled."""
 
-from vdm_lite.schedules import EDM, BetaLinear, Cosine, FlowMatching, Linear, Schedule
+from vdm_lite.schedules import SCHEDULES, Schedule
 from vdm_lite.widgets.base import Widget, choice, whole
 
-SCHEDULES = {
-    "linear": Linear,
-    "cosine": Cosine,
-    "flow matching": FlowMatching,
-    "EDM": EDM,
-    "beta-linear": BetaLinear,
-}
+NAMES = ("linear", "cosine", "flow-matching", "edm", "beta-linear")
 
 
 class TimeSamplers(Widget):
@@ -29,7 +23,7 @@ class TimeSamplers(Widget):
     title = "How far does the loss of a batch scatter?"
     copies = whole(1, 1, 50, label="copies of the toy D", log=True)
     batch = whole(64, 1, 128, label="examples in a batch k", log=True)
-    schedule = choice("linear", list(SCHEDULES), label="noise schedule")
+    schedule = choice("linear", list(NAMES), label="noise schedule")
     seed = whole(1, 1, 999, label="seed of the draws")
 
     def noise_schedule(self) -> Schedule:

@@ -12,13 +12,7 @@ from vdm_lite.weighting import Weighting
 from vdm_lite.widgets.base import Widget, choice, curve, fixed, number
 
 LOGSNR_MAX = 13.3
-SCHEDULES = {
-    "linear": schedules.Linear,
-    "cosine": schedules.Cosine,
-    "flow matching": schedules.FlowMatching,
-    "EDM": schedules.EDM,
-    "logit-normal": schedules.LogitNormal,
-}
+NAMES = ("linear", "cosine", "flow-matching", "edm", "logit-normal")
 HANDLES = [-1.6, -1.2, -0.9, -0.9, -1.2, -1.7, -2.3, -3.0, -3.7]
 
 
@@ -52,7 +46,7 @@ class WeightExplorer(Widget):
     module = "weight_explorer"
     title = "A weight: how often, how much, and which noise"
     recipe = choice("EDM", [*weighting.RECIPES, "drawn"], label="weight w")
-    schedule = choice("its own", ["its own", *SCHEDULES], label="density p of")
+    schedule = choice("its own", ["its own", *NAMES], label="density p of")
     bias = number(2.0, -4.0, 8.0, step=0.1, label="bias k of the sigmoid")
     logsnr = number(0.0, -10.0, LOGSNR_MAX, step=0.1, label="read at log SNR λ")
     logsnr_min = number(-5.0, -10.0, 0.0, step=0.1, label="noisiest log SNR")
@@ -72,7 +66,7 @@ class WeightExplorer(Widget):
 
     def noise_schedule(self) -> Schedule:
         """The schedule that draws the noise levels, between the end points."""
-        kind: Any = SCHEDULES.get(self.schedule)
+        kind: Any = schedules.SCHEDULES.get(self.schedule)
         if kind is None:
             own = weighting.RECIPES.get(self.recipe)
             kind = type(own.schedule) if own else schedules.Linear

@@ -20,12 +20,12 @@ const CURVES = {
       Math.atan(Math.exp(logsnr / 2)) / HALF_PI,
     ],
   },
-  "flow matching": {
+  "flow-matching": {
     curve: (u, v) => 2 * (Math.log(v) - Math.log(u)),
     slope: (u, v, du, dv) => 2 * (dv / v - du / u),
     inverse: (logsnr) => [1 / (1 + Math.exp(logsnr / 2)), 1 / (1 + Math.exp(-logsnr / 2))],
   },
-  EDM: normalCurve(2.4, 2.4),
+  edm: normalCurve(2.4, 2.4),
   "logit-normal": normalCurve(0, 2),
   "beta-linear": {
     curve: (u) => -Math.log(Math.expm1(0.1 * u + 9.95 * u * u)),
@@ -66,8 +66,8 @@ function linearCurve(high, low) {
 export const SCHEDULES = [
   "linear",
   "cosine",
-  "flow matching",
-  "EDM",
+  "flow-matching",
+  "edm",
   "logit-normal",
   "beta-linear",
 ];
