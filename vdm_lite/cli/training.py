@@ -23,6 +23,7 @@ from vdm_lite.cli.signals import stopping
 from vdm_lite.cli.watching import watch
 from vdm_lite.cli.words import DATA
 from vdm_lite.diffusion import VariationalDiffusion
+from vdm_lite.times import TimeSampler
 from vdm_lite.training import Step, checkpoints, fit
 from vdm_lite.training.checkpoints import CheckpointError
 from vdm_lite.training.config import ModelConfig
@@ -118,17 +119,9 @@ def _fit(
     stopped: Callable[[], bool],
 ) -> Iterator[Step]:
     sampler = TIMES[options.times]()
-    if isinstance(sampler, nn.Module):
-        sampler.to(engine.device)
+    learning = sampler.to(engine.device) if isinstance(sampler, nn.Module) else None
     if options.compile:
         model.denoiser.compile()
-    if options.train_ends:
-
-        def loss(batch: Tensor, generator: torch.Generator) -> Tensor:
-            return model.elbo(batch, generator=generator).nelbo
-    else:
-        weighting = WEIGHTINGS[options.weighting]
-        loss = partial(model.costs, weighting=weighting, times=sampler)
     return fit(
         model,
         images,
@@ -140,8 +133,8 @@ def _fit(
         clip=options.clip,
         ema_decay=options.ema,
         seed=options.seed,
-        loss=loss,
-        keep=sampler if isinstance(sampler, nn.Module) else None,
+        loss=_loss(options, model, sampler),
+        keep=learning,
         checkpoint=options.out / CHECKPOINT,
         every=options.every,
         config=config,
@@ -149,6 +142,13 @@ def _fit(
         fabric=engine,
         stop=stopped,
     )
+
+
+def _loss(options: Train, model: VariationalDiffusion, sampler: TimeSampler) -> Callable[..., Any]:
+    """What a step minimizes: the whole bound if its ends are learned, else its diffusion term."""
+    if options.train_ends:
+        return lambda batch, generator: model.elbo(batch, generator=generator).nelbo
+    return partial(model.costs, weighting=WEIGHTINGS[options.weighting], times=sampler)
 
 
 def _with_lengths(options: Train) -> Train:
