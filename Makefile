@@ -35,6 +35,7 @@ lab: .venv/.ready ## open the chapters in JupyterLab
 test: .venv/.referees book ## check the style, run all tests and every notebook (ONLY=widgets)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
 	@$(THREADS) $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile $(NBVAL) $(PARTS)
 	@echo "All tests passed. To compare the library with its peers: make bench"
 

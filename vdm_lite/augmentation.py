@@ -46,7 +46,8 @@ class Augmentation:
 
     def density(self, logsnr: Tensor) -> Tensor:
         """``-dw/dlambda`` at levels (N,), negative where the weight rises."""
-        _, slope = torch.func.jvp(self.weighting, (logsnr,), (torch.ones_like(logsnr),))
+        ones = torch.ones_like(logsnr)
+        _, slope = torch.func.jvp(self.weighting, (logsnr,), (ones,))  # type: ignore[misc]
         return -slope
 
     def masses(self) -> tuple[float, float]:

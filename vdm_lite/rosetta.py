@@ -134,7 +134,11 @@ def sde(scale: Scale, schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
     with ``exploding``, f = 0. Raises ``ValueError`` where the schedule rises.
     """
     logsnr, slope = (value.reshape(-1) for value in rate(schedule, t))
-    _, f = torch.func.jvp(lambda level: (scale(level) * alpha(level)).log(), (logsnr,), (slope,))
+
+    def log_signal(level: Tensor) -> Tensor:
+        return (scale(level) * alpha(level)).log()
+
+    _, f = torch.func.jvp(log_signal, (logsnr,), (slope,))  # type: ignore[misc]
     g2 = -(scale(logsnr) * sigma(logsnr)).square() * slope
     return f.reshape(t.shape), g2.reshape(t.shape)
 

@@ -229,7 +229,7 @@ def rate(schedule: Schedule, t: Tensor) -> tuple[Tensor, Tensor]:
     """
     # As (B,) also inside: the forward derivative of a float32 tensor () can come out as float64.
     at = t.reshape(-1)
-    logsnr, slope = torch.func.jvp(schedule, (at,), (torch.ones_like(at),))
+    logsnr, slope = torch.func.jvp(schedule, (at,), (torch.ones_like(at),))  # type: ignore[misc]
     checks.shaped_as("schedule(t)", logsnr, at)
     checks.every(slope <= 0, "schedule", "logsnr that falls with t", "one that rises")
     return logsnr.reshape(t.shape), slope.reshape(t.shape)

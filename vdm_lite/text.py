@@ -9,11 +9,12 @@ sentence, and the notebook goes on. Where the book itself is built and tested, w
 import os
 from collections.abc import Iterable
 from decimal import Decimal
+from typing import Any
 
 from torch import Tensor
 
 
-def says(printed: str, *values: float | Tensor | Iterable) -> None:
+def says(printed: str, *values: float | Tensor | Iterable[Any]) -> None:
     """Hold numbers, printed with spaces between them, against ``values``.
 
     Each is to be the number printed, rounded as that is: ``says("3.797", cost)`` accepts what lies
@@ -34,7 +35,7 @@ def claims(sentence: str, holds: bool | Tensor) -> None:
         _differ(f"The text says: {sentence}. With your numbers it is not so.")
 
 
-def _flat(values: Iterable) -> Iterable[float]:
+def _flat(values: Iterable[Any]) -> Iterable[float]:
     for value in values:
         if isinstance(value, Tensor):
             yield from value.flatten().tolist()
@@ -47,7 +48,7 @@ def _flat(values: Iterable) -> Iterable[float]:
 def _rounds_to(number: str, value: float) -> bool:
     percent = number.endswith("%")
     exact = Decimal(number.rstrip("%").replace(",", ""))
-    half = float(Decimal(5).scaleb(exact.as_tuple().exponent - 1))
+    half = float(Decimal(5).scaleb(int(exact.as_tuple().exponent) - 1))
     off = abs(value * (100 if percent else 1) - float(exact))
     return off <= half * (1 + 1e-9)
 

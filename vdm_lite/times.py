@@ -189,6 +189,9 @@ class Adaptive(nn.Module):
 
     floor = 0.01
     extra = 10
+    total: Tensor
+    visits: Tensor
+    presumed: Tensor
 
     def __init__(
         self,

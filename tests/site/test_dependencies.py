@@ -28,6 +28,7 @@ USED_BY = {
     "pytest-xdist": ("Makefile", "-n auto"),
     "nbval": ("Makefile", "--nbval-lax"),
     "ruff": ("Makefile", "ruff check"),
+    "mypy": ("Makefile", "$(BIN)/mypy"),
 }
 TOOLS = {
     "jupyterlab": ("Makefile", "jupyter lab notebooks"),

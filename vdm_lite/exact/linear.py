@@ -10,6 +10,7 @@ The latents of all layers are one vector (B, n) with n = n_1 + … + n_T, z_1 fi
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,10 +40,10 @@ class LinearHierarchy:
         """Draw data x (n, D) and the latents (n, n_1 + … + n_T) that made them."""
         checks.count("n", n)
         like = self.weights[0]
-        options = {"generator": generator, "dtype": like.dtype, "device": like.device}
-        layers = [torch.randn(n, self.sizes[-1], **options)]
+        options: dict[str, Any] = {"dtype": like.dtype, "device": like.device}
+        layers = [torch.randn(n, self.sizes[-1], generator=generator, **options)]
         for weight, std in self._downwards():
-            noise = torch.randn(n, len(weight), **options)
+            noise = torch.randn(n, len(weight), generator=generator, **options)
             layers.insert(0, layers[0] @ weight.T + std * noise)
         return layers[0], torch.cat(layers[1:], 1)
 
@@ -240,8 +241,13 @@ def smallest_gap(model: LinearHierarchy, sees: Tensor, links: Tensor) -> Tensor:
 def _minimum(function: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
     """The least value of a smooth function that a search from ``start`` (k,) finds."""
     argument = start.requires_grad_()
-    search = {"tolerance_grad": 1e-12, "tolerance_change": 1e-16, "line_search_fn": "strong_wolfe"}
-    optimizer = torch.optim.LBFGS([argument], max_iter=2000, **search)
+    optimizer = torch.optim.LBFGS(
+        [argument],
+        max_iter=2000,
+        tolerance_grad=1e-12,
+        tolerance_change=1e-16,
+        line_search_fn="strong_wolfe",
+    )
 
     def closure() -> Tensor:
         optimizer.zero_grad()

@@ -11,7 +11,7 @@ posterior mean E[x | z_t], the best denoiser there is, so it can stand in for a 
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -239,7 +239,7 @@ class FiniteData(GaussianMixture):
 
 
 # On the CPU whatever the default device is: not every accelerator has float64.
-F64 = {"dtype": torch.float64, "device": "cpu"}
+F64: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
 
 
 def _two_bumps() -> GaussianMixture:

@@ -61,9 +61,9 @@ class LogsnrEmbedding(nn.Module):
             k = torch.arange(self.sinusoids, device=logsnr.device, dtype=logsnr.dtype)
             angle = logsnr.reshape(-1, 1) * (80 ** (k / (self.sinusoids - 1)) / 20)
             waves = torch.cat([angle.sin(), angle.cos()], 1)
-            return self.mlp(waves.to(self.mlp[0].weight.dtype))
+            return self.mlp(waves.to(self.mlp[0].weight.dtype))  # type: ignore[arg-type]
 
 
-def _no_autocast(device_type: str) -> AbstractContextManager:
+def _no_autocast(device_type: str) -> AbstractContextManager[object]:
     """Autocast switched off; meta tensors know none. (torch 2.8 compiles no other question.)"""
     return nullcontext() if device_type == "meta" else torch.autocast(device_type, enabled=False)

@@ -117,7 +117,7 @@ class UNet(nn.Module):
         self.level = Level(widths, blocks, max(widths))
         self.norm = group_norm(widths[0])
         self.outer = zero(nn.Conv2d(widths[0], channels, 3, padding=1))
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, z: Tensor, logsnr: Tensor) -> Tensor:
         checks.inputs(z, logsnr, ("B", self.channels, "H", "W"))
