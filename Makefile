@@ -54,7 +54,7 @@ relink: ## give the book its public address (REPO=https://github.com/org/name)
 	@$(PYTHON) book/_ext/relink.py $(REPO)
 
 clean: ## remove what the commands made, except the environments .venv and node_modules
-	@rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	@rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 	@echo "Clean. To build the book again: make book"
 

@@ -103,7 +103,7 @@ def posterior(z_t: Tensor, x: Tensor, logsnr_s: Tensor, logsnr_t: Tensor) -> Nor
     A chain of posteriors from the top is the same joint as one of transitions from the bottom
     (eq-same-joint).
 
-    mean ``alpha_ts sigma_s^2 / sigma_t^2 z_t + alpha_s c x``, variance ``sigma_s^2 c`` with
+    Mean ``alpha_ts sigma_s^2 / sigma_t^2 z_t + alpha_s c x``, variance ``sigma_s^2 c`` with
     ``c = -expm1(lambda_t - lambda_s)``. ``z_t`` and ``x`` have shape (B, ...); the variance has
     shape () or (B, 1, ..., 1), so that it broadcasts against the mean.
     """
