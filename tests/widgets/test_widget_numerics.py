@@ -108,12 +108,12 @@ def test_a_memo_computes_once_what_it_has_not_forgotten(evaluate):
       const double = memo((x, { by }) => { asked.push(x); return by * x; });
       const many = Array.from({ length: 101 }, (_, i) => i);
       const found = [...many, 100, 1, 0].map((x) => double(x, { by: 2 }));
-      return [found, asked, double(1, { by: 3 })];
+      return [found, asked, double(50, { by: 3 })];
     }"""
     found, asked, other = evaluate("memo", look)
     assert found == [2 * x for x in [*range(101), 100, 1, 0]]
-    assert asked[:101] == [*range(101)] and asked[101:] == [0, 1]  # 0 is gone, 1 is another call
-    assert other == 3
+    assert asked[:101] == [*range(101)] and asked[101:] == [0, 50]  # 0 is gone, 50 is another call
+    assert other == 150
 
 
 # gaussian.js
