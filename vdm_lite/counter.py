@@ -9,12 +9,13 @@ page.
 
 import math
 from collections.abc import Sequence
+from itertools import count
 
 import torch
 from torch import Tensor
 
 from vdm_lite import checks
-from vdm_lite.randomness import Where
+from vdm_lite.randomness import Source, Where
 
 ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 PARITY = 0x1BD11BDA
@@ -34,50 +35,41 @@ def threefry(key: tuple[int, int], counter: tuple[Tensor, Tensor]) -> tuple[Tens
     return x, y
 
 
-def _cast(numbers: Tensor, device: Where, dtype: torch.dtype) -> Tensor:
-    """Rounded before they are moved: some devices, such as Apple's, have no double precision."""
-    return numbers.to(dtype).to(device)
-
-
-class Counter:
-    """A :class:`vdm_lite.randomness.Source` whose numbers any language can repeat.
+class Counter(Source):
+    """A source whose numbers any language can repeat.
 
     The words of number i in call k are ``threefry((seed, k), (i mod 2^32, i div 2^32))``. They are
     computed on the CPU and moved, so every device gets the same numbers. Raises ``ValueError``
     unless the seed is a whole number from 0 to 2^32 - 1.
     """
 
-    device = torch.device("cpu")
-
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, device: Where = "cpu", dtype: torch.dtype | None = None) -> None:
         whole = isinstance(seed, int) and 0 <= seed < WORD
         checks.require(whole, "seed", f"a whole number from 0 to {WORD - 1}", seed)
-        self.seed, self.calls = seed, 0
+        super().__init__(device=device, dtype=dtype)
+        self.seed, self.calls = seed, count()  # one count, wherever the source is bound to
 
-    def uniform(
-        self, shape: Sequence[int], device: Where = None, dtype: torch.dtype | None = None
-    ) -> Tensor:
-        """Numbers from [0, 1): the leading bits of both words, as many as ``dtype`` can hold."""
-        dtype = dtype or torch.get_default_dtype()
+    def uniform(self, shape: Sequence[int]) -> Tensor:
+        """Numbers from [0, 1): the leading bits of both words, as many as the dtype can hold."""
+        dtype = self.dtype or torch.get_default_dtype()
         x, y = self._words(shape)
         digits = 1 - round(math.log2(torch.finfo(dtype).eps))
         leading = (x << 21 | y >> 11) >> (53 - digits)
-        return _cast(leading.double() / 2**digits, device, dtype)
+        return self._cast(leading.double() / 2**digits)
 
-    def normal(
-        self, shape: Sequence[int], device: Where = None, dtype: torch.dtype | None = None
-    ) -> Tensor:
+    def normal(self, shape: Sequence[int]) -> Tensor:
         """Numbers from N(0, 1): ``sqrt(-2 log u) cos(2 pi v)`` in double precision, then cast.
 
         ``u = (first word + 1/2) / 2^32``, ``v = second word / 2^32``; the largest is 6.76.
         """
         x, y = self._words(shape)
         radius = (-2 * ((x.double() + 0.5) / WORD).log()).sqrt()
-        normals = radius * (2 * math.pi * (y.double() / WORD)).cos()
-        return _cast(normals, device, dtype or torch.get_default_dtype())
+        return self._cast(radius * (2 * math.pi * (y.double() / WORD)).cos())
+
+    def _cast(self, numbers: Tensor) -> Tensor:
+        """Rounded before they are moved: some devices, such as Apple's, have no double."""
+        return numbers.to(self.dtype or torch.get_default_dtype()).to(self.device)
 
     def _words(self, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
         index = torch.arange(math.prod(shape), device="cpu").reshape(tuple(shape))
-        key = (self.seed, self.calls)
-        self.calls += 1
-        return threefry(key, (index % WORD, index // WORD))
+        return threefry((self.seed, next(self.calls)), (index % WORD, index // WORD))

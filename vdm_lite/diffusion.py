@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from vdm_lite import checks
+from vdm_lite import checks, randomness
 from vdm_lite import weighting as weightings
 from vdm_lite.elbo import Elbo, layer_weight, prior
 from vdm_lite.gaussian import alpha, as_weights, diffuse, sum_except_batch
@@ -26,7 +26,7 @@ from vdm_lite.parameterization import (
     solve,
     target,
 )
-from vdm_lite.randomness import Generator, normal_like
+from vdm_lite.randomness import Generator, Source
 from vdm_lite.schedules import Linear, Schedule, rate, require_falling
 from vdm_lite.times import FORM, TimeSampler, low_discrepancy, require_times
 from vdm_lite.weighting import Weighting
@@ -122,17 +122,15 @@ class VariationalDiffusion(nn.Module):
         """
         checks.weighting("weighting", weighting)
         checks.function("times", times, FORM)
-        return self._costs(self._encode(data), weighting, times, generator)
+        x = self._encode(data)
+        return self._costs(x, weighting, times, randomness.of(generator, like=x))
 
-    def _costs(
-        self, x: Tensor, weighting: Weighting, times: TimeSampler, generator: Generator
-    ) -> Costs:
-        drawn = times(len(x), generator=generator, device=x.device, dtype=x.dtype)
-        t, p = require_times(drawn, len(x))
+    def _costs(self, x: Tensor, weighting: Weighting, times: TimeSampler, source: Source) -> Costs:
+        t, p = require_times(times(len(x), source), len(x))
         logsnr, slope = rate.formula(self.schedule, t)
         w = weighting(logsnr)
         checks.weights("weighting(logsnr)", w, logsnr)
-        return Costs(t, p, -0.5 * w * slope * self._noise_error(x, logsnr, generator))
+        return Costs(t, p, -0.5 * w * slope * self._noise_error(x, logsnr, source))
 
     def elbo(self, data: Tensor, steps: int | None = None, generator: Generator = None) -> Elbo:
         """One-sample estimate of the three costs, in nats, (B,) each (eq-elbo-three-terms).
@@ -144,31 +142,32 @@ class VariationalDiffusion(nn.Module):
         """
         data = as_weights(data, self.denoiser)
         x = self._encode(data)
+        source = randomness.of(generator, like=x)
         logsnr_0, logsnr_1 = self.schedule(x.new_tensor([0.0, 1.0]))
-        z_0 = diffuse.formula(x, logsnr_0, normal_like(x, generator))
+        z_0 = diffuse.formula(x, logsnr_0, source.normal(x.shape))
         reconstruction = -self.likelihood.log_prob(data, z_0, logsnr_0)
         if steps is None:
-            diffusion = self._costs(x, weightings.elbo, low_discrepancy, generator).loss
+            diffusion = self._costs(x, weightings.elbo, low_discrepancy, source).loss
         else:
-            diffusion = self._layer(x, steps, generator)
+            diffusion = self._layer(x, steps, source)
         return Elbo(prior.formula(x, logsnr_1), reconstruction, diffusion)
 
     def _encode(self, data: Tensor) -> Tensor:
         """Data as x, in the dtype of the denoiser's weights."""
         return as_weights(self.likelihood.encode(data), self.denoiser)
 
-    def _layer(self, x: Tensor, steps: int, generator: Generator) -> Tensor:
+    def _layer(self, x: Tensor, steps: int, source: Source) -> Tensor:
         """The cost of one layer i of T, drawn for each example, times T: (B,)."""
         steps = checks.count("steps", steps)
-        t, _ = low_discrepancy(len(x), generator, x.device, x.dtype)
+        t, _ = low_discrepancy(len(x), source)
         i = (t * steps).floor().clamp(max=steps - 1) + 1
         logsnr_s, logsnr_t = self.schedule((i - 1) / steps), self.schedule(i / steps)
         factor = layer_weight(steps, logsnr_s, logsnr_t)
-        return factor * self._noise_error(x, logsnr_t, generator)
+        return factor * self._noise_error(x, logsnr_t, source)
 
-    def _noise_error(self, x: Tensor, logsnr: Tensor, generator: Generator) -> Tensor:
+    def _noise_error(self, x: Tensor, logsnr: Tensor, source: Source) -> Tensor:
         """``||eps - eps_hat||^2 = (alpha / determinant)^2 ||y - y_hat||^2``: (B,)."""
-        eps = normal_like(x, generator)
+        eps = source.normal(x.shape)
         z = diffuse.formula(x, logsnr, eps)
         y = target.formula(self.parameterization, x, eps, logsnr)
         y_hat = self.parameterization.output(self.denoiser, z, logsnr)

@@ -18,9 +18,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vdm_lite import checks
+from vdm_lite import checks, randomness
 from vdm_lite.checks import checked, examples, examples_as, floating, levels, noisier, shaped_as
-from vdm_lite.randomness import Generator, normal_like
+from vdm_lite.randomness import Generator
 
 
 class Normal(NamedTuple):
@@ -147,7 +147,7 @@ def draw(q: Normal, generator: Generator = None) -> Tensor:
     Gradients flow through the draw into mean and variance. Raises ``ValueError`` for a variance of
     another shape and unless the variances are positive.
     """
-    return q.mean + q.var.sqrt() * normal_like(q.mean, generator)
+    return q.mean + q.var.sqrt() * randomness.of(generator, like=q.mean).normal(q.mean.shape)
 
 
 @checked(z=examples, q=(checks.normal, "z"))

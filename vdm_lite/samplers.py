@@ -1,7 +1,7 @@
 r"""From noise to data: step functions, and one generator that walks them from t = 1 to t = 0.
 
 A step takes a prediction at level t and draws the latent at the less noisy level s:
-``step(prediction, z_t, logsnr_s, generator) -> z_s``.
+``step(prediction, z_t, logsnr_s, source) -> z_s``.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,15 +10,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vdm_lite import checks
+from vdm_lite import checks, randomness
 from vdm_lite.checks import checked, examples
 from vdm_lite.diffusion import VariationalDiffusion, require_model
 from vdm_lite.gaussian import diffuse, posterior, working_dtype
 from vdm_lite.parameterization import Prediction
-from vdm_lite.randomness import Generator, normal, normal_like
+from vdm_lite.randomness import Generator, Source
 from vdm_lite.schedules import levels
 
-StepRule = Callable[[Prediction, Tensor, Tensor, Generator], Tensor]
+StepRule = Callable[[Prediction, Tensor, Tensor, Source], Tensor]
 
 
 class State(NamedTuple):
@@ -40,7 +40,7 @@ def ancestral_step(
     The mean is (eq-generative-mean).
     """
     q = posterior.formula(z_t, prediction.x, logsnr_s, prediction.logsnr)
-    return q.mean + q.var.sqrt() * normal_like(z_t, generator)
+    return q.mean + q.var.sqrt() * randomness.of(generator, like=z_t).normal(z_t.shape)
 
 
 @checked(z_t=examples, logsnr_s=(checks.levels, "z_t"), prediction=(checks.prediction, "z_t"))
@@ -67,8 +67,10 @@ def sample(
     require_model(model)
     shape = checks.counts("shape", shape, "(B, ...) with sizes >= 1")
     steps = checks.count("steps", steps)
-    checks.function("step", step, "(prediction, z_t, logsnr_s, generator) -> z_s")
-    return _walk(model, _start(model, shape, generator), steps, step, generator)
+    checks.function("step", step, "(prediction, z_t, logsnr_s, source) -> z_s")
+    source = _source(model, generator)
+    z = source.normal(shape)
+    return _walk(model, z, steps, step, randomness.of(source, like=z))
 
 
 @torch.no_grad()
@@ -77,21 +79,18 @@ def _walk(
     z: Tensor,
     steps: int,
     step: StepRule,
-    generator: Generator,
+    source: Source,
 ) -> Iterator[State]:
     logsnr_s, logsnr_t = levels(model.schedule, steps, z)
     step = getattr(step, "formula", step)  # of a step of ours: its input is ours, too
     for i in reversed(range(steps)):
         prediction = model.predict(z, logsnr_t[i])
-        z_s = step(prediction, z, logsnr_s[i], generator)
-        checks.answer("step(prediction, z_t, logsnr_s, generator)", z_s, z)
+        z_s = step(prediction, z, logsnr_s[i], source)
+        checks.answer("step(prediction, z_t, logsnr_s, source)", z_s, z)
         z = z_s
         yield State(i / steps, z, prediction.x)
 
 
-def _start(model: VariationalDiffusion, shape: tuple[int, ...], generator: Generator) -> Tensor:
-    like = next(model.parameters(), None)
-    if like is None:
-        device = None if generator is None else generator.device
-        return normal(shape, generator, device)
-    return normal(shape, generator, like.device, working_dtype(model))
+def _source(model: VariationalDiffusion, generator: Generator) -> Source:
+    source, weight = randomness.of(generator), next(model.parameters(), None)
+    return source if weight is None else source.on(weight.device, working_dtype(model))

@@ -1,24 +1,25 @@
-r"""Samplers of time: callables ``(n, generator, device, dtype) -> Times(t, p)``.
+r"""Samplers of time: callables ``(n, source) -> Times(t, p)``.
 
 ``t`` holds n times in [0, 1], ``p`` the density that each was drawn from. Dividing a cost by ``p``
 makes its mean an unbiased estimate of the integral over t, for every density that is positive
 wherever the cost is (eq-importance).
 
 ``uniform``, ``low_discrepancy`` and ``stratified`` have p = 1 and differ in how the times of one
-batch hang together. ``Importance`` and ``Adaptive`` warp such a batch to another density. Given a
-``randomness.Share`` as generator, each of them draws one batch for all processes, with its strata,
-and keeps this process's share, which spans all times.
+batch hang together. ``Importance`` and ``Adaptive`` warp such a batch to another density. They take
+any ``generator`` (see ``randomness``); a model gives its sampler a ``randomness.Source``, which
+draws on its device and in its dtype. From a ``Share`` each of them draws one batch for all
+processes, with its strata, and keeps this process's share, which spans all times.
 """
 
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vdm_lite import checks, quadrature, randomness
-from vdm_lite.randomness import Generator, Share, Where
+from vdm_lite.randomness import Generator, Source
 from vdm_lite.schedules import Schedule, ends, even_times
 
 
@@ -29,66 +30,30 @@ class Times(NamedTuple):
     p: Tensor
 
 
-TimeSampler = Callable[..., Times]
-FORM = "(n, generator, device, dtype) -> Times"
+TimeSampler = Callable[[int, Source], Times]
+FORM = "(n, source) -> Times"
 Density = Callable[[Tensor], Tensor]
 
 
-def _shared(sampler: TimeSampler) -> TimeSampler:
-    """Let a ``Share`` draw the whole batch and keep its rows: the strata are those of the whole."""
-
-    @wraps(sampler)
-    def draw(
-        n: int,
-        generator: Generator = None,
-        device: Where = None,
-        dtype: torch.dtype | None = None,
-    ) -> Times:
-        n = checks.count("n", n)
-        if not isinstance(generator, Share):
-            return sampler(n, generator, device, dtype)
-        t, p = sampler(n * generator.shares, generator.generator, device, dtype)
-        return Times(generator.rows(t), generator.rows(p))
-
-    return draw
-
-
-@_shared
-def uniform(
-    n: int,
-    generator: Generator = None,
-    device: Where = None,
-    dtype: torch.dtype | None = None,
-) -> Times:
+def uniform(n: int, generator: Generator = None) -> Times:
     """``n`` independent times."""
-    t = randomness.uniform((n,), generator, device, dtype)
-    return Times(t, torch.ones_like(t))
+    n, source = checks.count("n", n), randomness.of(generator)
+    return _even(source.uniform((n,)))
 
 
-@_shared
-def low_discrepancy(
-    n: int,
-    generator: Generator = None,
-    device: Where = None,
-    dtype: torch.dtype | None = None,
-) -> Times:
+def low_discrepancy(n: int, generator: Generator = None) -> Times:
     """One draw u for the whole batch: ``t_i = (u + i/n) mod 1`` (VDM) (eq-low-discrepancy).
 
     What the times leave of the variance is (eq-jump); a batch shared out keeps its one u
     (eq-ranks).
     """
-    u = randomness.uniform((), generator, device, dtype)
-    t = (u + torch.arange(n, device=device, dtype=dtype) / n) % 1
-    return Times(t, torch.ones_like(t))
+    n, source = checks.count("n", n), randomness.of(generator)
+    whole = n * source.shares
+    i = source.rows(torch.arange(whole, device=source.device, dtype=source.dtype))
+    return _even((source.uniform(()) + i / whole) % 1)
 
 
-@_shared
-def stratified(
-    n: int,
-    generator: Generator = None,
-    device: Where = None,
-    dtype: torch.dtype | None = None,
-) -> Times:
+def stratified(n: int, generator: Generator = None) -> Times:
     """One draw in each of ``n`` equal strata: ``t_i = (i + u_i) / n``, in a random order.
 
     What the times leave of the variance is (eq-strata).
@@ -96,9 +61,13 @@ def stratified(
     Each time alone is uniform only because of the order; without it the first example of a batch
     would never be noisy.
     """
-    u = randomness.uniform((n,), generator, device, dtype)
-    order = randomness.uniform((n,), generator, device, dtype).argsort()
-    t = ((order + u) / n).clamp(max=1 - torch.finfo(u.dtype).eps)  # rounding may reach 1
+    n, source = checks.count("n", n), randomness.of(generator)
+    u, i = source.uniform((n,)), source.permutation(n)
+    t = (i + u) / (n * source.shares)
+    return _even(t.clamp(max=1 - torch.finfo(u.dtype).eps))  # rounding may reach 1
+
+
+def _even(t: Tensor) -> Times:
     return Times(t, torch.ones_like(t))
 
 
@@ -159,15 +128,9 @@ class Importance:
         self.masses = _masses(density, edges.cpu().double())
         self.base = base
 
-    def __call__(
-        self,
-        n: int,
-        generator: Generator = None,
-        device: Where = None,
-        dtype: torch.dtype | None = None,
-    ) -> Times:
+    def __call__(self, n: int, generator: Generator = None) -> Times:
         """``n`` times and their density."""
-        return _from_histogram(self.base(n, generator, device, dtype), self.masses)
+        return _from_histogram(self.base(n, randomness.of(generator)), self.masses)
 
 
 class Adaptive(nn.Module):
@@ -211,15 +174,9 @@ class Adaptive(nn.Module):
         self.register_buffer("visits", torch.zeros(bins))
         self.register_buffer("presumed", torch.tensor(float(self.extra)))
 
-    def forward(
-        self,
-        n: int,
-        generator: Generator = None,
-        device: Where = None,
-        dtype: torch.dtype | None = None,
-    ) -> Times:
+    def forward(self, n: int, generator: Generator = None) -> Times:
         """``n`` times and their density; uniform before the first observation."""
-        return _from_histogram(self.base(n, generator, device, dtype), self.masses())
+        return _from_histogram(self.base(n, randomness.of(generator)), self.masses())
 
     def masses(self) -> Tensor:
         """The probability of each bin, (bins,).

@@ -16,7 +16,7 @@ from vdm_lite import elbo, parameterization, times, weighting
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.exact import TWO_BUMPS
 from vdm_lite.figures import ch10_estimating_the_loss as ch10
-from vdm_lite.randomness import Share
+from vdm_lite.randomness import Share, Source
 from vdm_lite.schedules import Cosine, FlowMatching, Linear
 from vdm_lite.times import Adaptive, Importance, Times
 
@@ -104,10 +104,14 @@ def even_grid(n: int) -> Callable[..., Times]:
     return lambda *_: Times(u, torch.ones_like(u))
 
 
-def spread(draw: Callable[[torch.Generator], Tensor], batches: int = 4000) -> float:
+def seeded(seed: int) -> Source:
+    return Source(torch.Generator().manual_seed(seed), dtype=FLOAT)
+
+
+def spread(draw: Callable[[Source], Tensor], batches: int = 4000) -> float:
     """Sampled variance of the mean of g over the times of a batch: the t-part."""
-    generator = torch.Generator().manual_seed(10)
-    drawn = torch.stack([draw(generator) for _ in range(batches)])
+    source = seeded(10)
+    drawn = torch.stack([draw(source) for _ in range(batches)])
     return mean_loss(drawn).mean(1).var().item()
 
 
@@ -146,10 +150,9 @@ def test_the_moments_of_the_toy_are_those_written_out_here():
 @pytest.mark.equation("eq-low-discrepancy")
 @pytest.mark.parametrize("n", [1, 4, 64])
 def test_low_discrepancy_is_one_shifted_grid(n):
-    generator = torch.Generator().manual_seed(0)
-    draws = []
+    source, draws = seeded(0), []
     for _ in range(2000):
-        t, p = times.low_discrepancy(n, generator, dtype=FLOAT)
+        t, p = times.low_discrepancy(n, source)
         expected = t[0] + torch.arange(n, dtype=FLOAT) / n
         assert_close(t, torch.where(expected < 1, expected, expected - 1))
         assert (p == 1).all()
@@ -162,7 +165,7 @@ def test_low_discrepancy_is_one_shifted_grid(n):
 @pytest.mark.equation("eq-jump")
 @pytest.mark.parametrize("k", [16, 64])
 def test_a_shifted_grid_leaves_the_jump_over_the_square_of_the_batch(k):
-    left = spread(lambda generator: times.low_discrepancy(k, generator, dtype=FLOAT).t)
+    left = spread(lambda source: times.low_discrepancy(k, source).t)
     assert left == pytest.approx(jump_law(k), rel=0.08)
     u = (torch.arange(400, dtype=FLOAT) + 0.5) / 400
     grid = mean_loss((torch.arange(k)[:, None] + u) / k).mean(0)
@@ -176,10 +179,10 @@ def test_a_shifted_grid_leaves_the_jump_over_the_square_of_the_batch(k):
 @pytest.mark.equation("eq-strata")
 @pytest.mark.parametrize("k", [16, 64])
 def test_jittered_strata_gain_another_factor_of_the_batch(k):
-    left = spread(lambda generator: times.stratified(k, generator, dtype=FLOAT).t)
+    left = spread(lambda source: times.stratified(k, source).t)
     assert left == pytest.approx(slope_squared() / (12 * k**3), rel=0.12)
     assert left < jump_law(k) / 3
-    t, p = times.stratified(k, dtype=FLOAT)
+    t, p = times.stratified(k, Source(dtype=FLOAT))
     assert ((k * t).long().sort().values == torch.arange(k)).all() and (p == 1).all()
 
 
@@ -207,20 +210,18 @@ def test_with_many_coordinates_the_times_dominate(D):
 @pytest.mark.equation("eq-ranks")
 def test_ranks_that_share_one_grid_lose_nothing():
     R, k, calls = 4, 64, 1500
-    ranks = [Share(torch.Generator().manual_seed(0), rank, R) for rank in range(R)]
+    ranks = [Share(seeded(0), rank, R) for rank in range(R)]
 
     def dealt(_) -> Tensor:
-        t = torch.cat([times.low_discrepancy(k // R, rank, dtype=FLOAT).t for rank in ranks])
+        t = torch.cat([times.low_discrepancy(k // R, rank).t for rank in ranks])
         assert_close(t.sort().values.diff(), torch.full((k - 1,), 1 / k, dtype=FLOAT))
         return t
 
-    def own(generator: torch.Generator) -> Tensor:
-        return torch.cat(
-            [times.low_discrepancy(k // R, generator, dtype=FLOAT).t for _ in range(R)]
-        )
+    def own(source: Source) -> Tensor:
+        return torch.cat([times.low_discrepancy(k // R, source).t for _ in range(R)])
 
-    def same(generator: torch.Generator) -> Tensor:
-        return times.low_discrepancy(k // R, generator, dtype=FLOAT).t.repeat(R)
+    def same(source: Source) -> Tensor:
+        return times.low_discrepancy(k // R, source).t.repeat(R)
 
     law = jump_law(k)
     assert spread(dealt, calls) == pytest.approx(law, rel=0.12)
@@ -230,7 +231,7 @@ def test_ranks_that_share_one_grid_lose_nothing():
 
 def test_own_strata_cost_the_square_of_the_number_of_ranks():
     R, k = 4, 64
-    share = spread(lambda g: times.stratified(k // R, g, dtype=FLOAT).t) / R
+    share = spread(lambda source: times.stratified(k // R, source).t) / R
     assert share == pytest.approx(R**2 * slope_squared() / (12 * k**3), rel=0.12)
 
 
@@ -265,8 +266,8 @@ def test_importance_sampling_is_unbiased_for_any_density(density, weight):
 
 
 def in_batches(sampler: Callable[..., Times], k: int = 64) -> Callable[..., Times]:
-    def draw(n: int, *where, **more) -> Times:
-        parts = [sampler(k, *where, **more) for _ in range(n // k)]
+    def draw(n: int, source: Source) -> Times:
+        parts = [sampler(k, source) for _ in range(n // k)]
         return Times(torch.cat([part.t for part in parts]), torch.cat([part.p for part in parts]))
 
     return draw

@@ -185,7 +185,7 @@ CALLS = [
     Call(Discretized(4).encode, {"data": LEVELS}, {"data": "levels"}),
     Call(randomness.Share, {"generator": torch.Generator(), "index": 0, "shares": 2},
          {"index": "size", "shares": "count"}),
-    Call(randomness.normal_like, {"like": X, "generator": None}, {"generator": "generator"}),
+    Call(randomness.of, {"generator": None, "like": X}, {"generator": "generator"}),
     Call(nets.MLP, {"dim": 2, "hidden": 8, "layers": 1},
          {"dim": "count", "hidden": "count", "layers": "size"}),
     Call(nets.UNet, {"channels": 1, "widths": (8,), "blocks": 1, "exponents": ()},
@@ -267,7 +267,7 @@ def test_a_denoiser_that_returns_anything_else_is_named(p, answer):
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda v: getattr(v, "shape", v))
 def test_a_step_that_returns_anything_else_is_named(answer):
     m = VariationalDiffusion(lambda z, logsnr: z)
-    said = r"step\(prediction, z_t, logsnr_s, generator\): expected [^\n]+, got [^\n]+"
+    said = r"step\(prediction, z_t, logsnr_s, source\): expected [^\n]+, got [^\n]+"
     with pytest.raises(ValueError) as caught:
         list(samplers.sample(m, (3, 2), 2, lambda *_: answer))
     assert re.fullmatch(said, str(caught.value)), str(caught.value)
@@ -280,7 +280,7 @@ def test_a_step_that_returns_anything_else_is_named(answer):
 def test_times_that_are_none_are_named(answer):
     m = VariationalDiffusion(lambda z, logsnr: z)
     with pytest.raises(ValueError) as caught:
-        m.loss(X, times=lambda n, **_: answer)
+        m.loss(X, times=lambda n, _: answer)
     said = r"times\(n, \.\.\.\)(\.[tp])?: expected [^\n]+, got [^\n]+"
     assert re.fullmatch(said, str(caught.value)), str(caught.value)
 

@@ -1,5 +1,6 @@
 """The counter-based numbers: published answers, the law, devices, and the same in JavaScript."""
 
+import itertools
 import math
 
 import pytest
@@ -24,6 +25,13 @@ def words(count: int, high: int = WORD) -> list[int]:
     """Whole numbers from 0 to ``high`` - 1, with the ends among them."""
     inner = torch.randint(high, (count - 2,)).tolist()
     return [0, high - 1, *inner]
+
+
+def at_call(seed: int, call: int) -> Counter:
+    """The source of a seed as it stands before its next call, in double precision."""
+    source = Counter(seed, dtype=torch.float64)
+    source.calls = itertools.count(call)
+    return source
 
 
 @pytest.mark.parametrize(("key", "counter", "answer"), KNOWN)
@@ -51,9 +59,7 @@ def test_javascript_has_the_same_normals(javascript):
     calls = [list(each) for each in zip(words(200), words(200), words(200, 2000), strict=True)]
     expected = []
     for seed, call, index in calls:
-        source = Counter(seed)
-        source.calls = call
-        expected.append(source.normal((2000,), dtype=torch.float64)[index].item())
+        expected.append(at_call(seed, call).normal((2000,))[index].item())
     found = javascript("lib/counter", "normal", calls)
     assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) <= 1e-12
 
@@ -63,9 +69,7 @@ def test_javascript_has_the_same_uniforms(javascript):
     for (seed, call, count), found in zip(
         calls, javascript("lib/counter", "uniforms", calls), strict=True
     ):
-        source = Counter(seed)
-        source.calls = call
-        assert found == source.uniform((count,), dtype=torch.float64).tolist()
+        assert found == at_call(seed, call).uniform((count,)).tolist()
 
 
 def test_a_number_depends_on_seed_call_and_place_alone():
@@ -88,7 +92,7 @@ def test_calls_and_seeds_are_not_correlated():
 
 
 def test_normals_are_normal():
-    draws = Counter(1).normal((400_000,), dtype=torch.float64)
+    draws = Counter(1, dtype=torch.float64).normal((400_000,))
     # Moments 1 to 4 within 4.5 standard errors; the errors are those of N(0, 1).
     for power, (value, spread) in enumerate([(0, 1), (1, 2), (0, 15), (3, 96)], start=1):
         error = math.sqrt(spread / len(draws))
@@ -100,27 +104,26 @@ def test_normals_are_normal():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 def test_uniforms_stay_below_one(dtype):
-    draws = Counter(3).uniform((300_000,), dtype=dtype)
+    draws = Counter(3, dtype=dtype).uniform((300_000,))
     assert draws.dtype == dtype and draws.min() >= 0 and draws.max() < 1
     assert abs(draws.double().mean() - 0.5) < 0.01
-    coarse = Counter(3).uniform((300_000,), dtype=torch.float64)
+    coarse = Counter(3, dtype=torch.float64).uniform((300_000,))
     assert (coarse - draws.double()).abs().max() <= torch.finfo(dtype).eps
 
 
 def test_source_of_randomness_and_of_samples():
     like = torch.zeros(2, 3, dtype=torch.float64)
-    assert randomness.normal_like(like, Counter(0)).equal(
-        Counter(0).normal((2, 3), "cpu", like.dtype)
-    )
-    assert randomness.uniform((4,), Counter(0), dtype=torch.float32).shape == (4,)
+    counter, whole = Counter(0), Counter(0, dtype=like.dtype)
+    for _ in range(2):  # bound or not, it counts its calls
+        assert randomness.of(counter, like).normal((2, 3)).equal(whole.normal((2, 3)))
     model = VariationalDiffusion(TWO_BUMPS.denoise, parameterization=IMAGE)
     runs = [list(samplers.sample(model, (5, 1), 4, generator=Counter(2)))[-1].z for _ in range(2)]
     assert runs[0].equal(runs[1])
 
 
 def test_moves_to_the_device_that_is_asked_for():
-    assert Counter(0).normal((2,), "meta", torch.float16).device.type == "meta"
-    assert Counter(0).uniform((2,), "meta").device.type == "meta"
+    assert Counter(0, "meta", torch.float16).normal((2,)).device.type == "meta"
+    assert Counter(0, "meta").uniform((2,)).device.type == "meta"
     assert Counter(0).normal(()).shape == ()
 
 
@@ -136,8 +139,8 @@ def test_no_double_goes_to_a_device_that_may_have_none():
             return out
 
     with Moves() as moves:
-        Counter(0).uniform((2,), "meta", torch.float32)
-        Counter(0).normal((2,), "meta", torch.float32)
+        Counter(0, "meta", torch.float32).uniform((2,))
+        Counter(0, "meta", torch.float32).normal((2,))
     assert moves.moved == 2
 
 

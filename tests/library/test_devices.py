@@ -16,6 +16,7 @@ from vdm_lite.likelihood import Discretized, Gaussian
 from vdm_lite.nets import Rungs, UNet, flat_decoder, flat_encoder, perceptron
 from vdm_lite.observation import Bernoulli, DiscretizedLogistic
 from vdm_lite.parameterization import ENERGY, FLOW, IMAGE, NOISE, SCORE, VELOCITY, edm
+from vdm_lite.randomness import Source
 from vdm_lite.schedules import (
     EDM,
     BetaLinear,
@@ -88,7 +89,7 @@ def test_samplers_of_time_stay_on_the_device(base):
     even = times.Importance(lambda logsnr: torch.ones_like(logsnr) / 18.3, Linear(), base)
     for sampler in (even, times.Adaptive(base=base).to("meta")):
         assert model.loss(x, times=sampler).device.type == "meta"
-        t, p = sampler(4, None, torch.device("meta"), torch.float32)
+        t, p = sampler(4, Source(device="meta"))
         assert t.device.type == p.device.type == "meta"
 
 

@@ -9,6 +9,7 @@ from vdm_lite import elbo, exact, weighting
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.likelihood import Discretized
 from vdm_lite.parameterization import FLOW, IMAGE, NOISE, SCORE, VELOCITY, target
+from vdm_lite.randomness import Source
 from vdm_lite.schedules import Cosine, Linear, rate
 from vdm_lite.times import low_discrepancy, uniform
 
@@ -74,7 +75,7 @@ def test_all_outputs_cost_the_same(p):
 
 def test_weights_multiply_the_loss():
     x, model = TOY.sample(64, generator()), exact_model()
-    t, _ = low_discrepancy(64, generator(1), dtype=F64)
+    t, _ = low_discrepancy(64, Source(generator(1), dtype=F64))
     plain = model.loss(x, times=low_discrepancy, generator=generator(1))
     weighted = model.loss(x, weighting.sigmoid(2.0), low_discrepancy, generator(1))
     torch.testing.assert_close(weighted, plain * weighting.sigmoid(2.0)(rate(ENDS, t)[0]))

@@ -9,7 +9,7 @@ from vdm_lite import elbo, times
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.exact import TWO_BUMPS
 from vdm_lite.parameterization import IMAGE
-from vdm_lite.randomness import Share
+from vdm_lite.randomness import Share, Source
 from vdm_lite.schedules import Cosine, Learned, Linear
 from vdm_lite.times import Adaptive, Importance, normalized
 
@@ -20,6 +20,10 @@ ENDS = Linear(10.0, -8.0)
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def source(seed: int = 0, dtype: torch.dtype = F64) -> Source:
+    return Source(generator(seed), dtype=dtype)
 
 
 def sloped(logsnr):
@@ -39,11 +43,11 @@ def trained(moment: int = 1, bins: int = 10) -> Adaptive:
 
 
 @pytest.mark.parametrize(
-    "sampler", [*PLAIN, lambda n, g, dtype: times.low_discrepancy(n, Share(g, 1, 3), dtype=dtype)]
+    "sampler", [*PLAIN, lambda n, whole: times.low_discrepancy(n, Share(whole, 1, 3))]
 )
 def test_each_time_is_uniform_on_its_own(sampler):
-    g = generator()
-    drawn = [sampler(8, g, dtype=F64) for _ in range(4000)]
+    drawing = source()
+    drawn = [sampler(8, drawing) for _ in range(4000)]
     t = torch.stack([times.t for times in drawn])
     assert ((t >= 0) & (t < 1)).all()
     assert all((times.p == 1).all() for times in drawn)
@@ -54,20 +58,20 @@ def test_each_time_is_uniform_on_its_own(sampler):
 
 @pytest.mark.parametrize("sampler", [times.low_discrepancy, times.stratified])
 def test_one_time_in_each_stratum(sampler):
-    t, _ = sampler(16, generator(1), dtype=F64)
+    t, _ = sampler(16, source(1))
     assert ((t * 16).floor().sort().values == torch.arange(16)).all()
 
 
 def test_low_discrepancy_is_one_shifted_grid_and_stratified_is_not():
-    even = times.low_discrepancy(16, generator(1), dtype=F64).t.sort().values.diff()
+    even = times.low_discrepancy(16, source(1)).t.sort().values.diff()
     torch.testing.assert_close(even, torch.full((15,), 1 / 16, dtype=F64))
-    assert times.stratified(16, generator(1), dtype=F64).t.sort().values.diff().std() > 0.01
+    assert times.stratified(16, source(1)).t.sort().values.diff().std() > 0.01
 
 
 @pytest.mark.parametrize("sampler", PLAIN)
 def test_times_in_low_precision_stay_below_one(sampler):
     for seed in range(200):
-        assert (sampler(64, generator(seed), dtype=torch.float16).t < 1).all()
+        assert (sampler(64, source(seed, torch.float16)).t < 1).all()
 
 
 # --- importance sampling -------------------------------------------------------------------------
@@ -76,7 +80,7 @@ def test_times_in_low_precision_stay_below_one(sampler):
 def test_levels_follow_the_density():
     """Bin by bin: the share of levels in a bin is the integral of the density there."""
     for schedule in (ENDS, Cosine(10.0, -8.0)):
-        t, _ = Importance(sloped, schedule, times.stratified)(200_000, generator(), dtype=F64)
+        t, _ = Importance(sloped, schedule, times.stratified)(200_000, source())
         edges = torch.linspace(-8, 10, 19, dtype=F64)
         share = torch.histogram(schedule(t), edges).hist / 200_000
         middle = (edges[1:] + edges[:-1]) / 2
@@ -86,7 +90,7 @@ def test_levels_follow_the_density():
 @pytest.mark.parametrize("sampler", [Importance(sloped, Cosine(10.0, -8.0)), trained()])
 def test_density_of_the_times_is_the_one_given(sampler):
     """E[1/p] over any piece of [0, 1] is its length: what makes the loss unbiased."""
-    t, p = sampler(100_000, generator(), dtype=F64)
+    t, p = sampler(100_000, source())
     assert ((t >= 0) & (t <= 1)).all()
     for low, high in ((0.0, 1.0), (0.0, 0.21), (0.37, 0.8), (0.93, 1.0)):
         inside = (t >= low) & (t < high)
@@ -96,7 +100,7 @@ def test_density_of_the_times_is_the_one_given(sampler):
 def test_a_base_with_its_own_density_counts():
     """Importance sampling of importance-sampled times: p is the product, the mean of 1/p is 1."""
     sampler = Importance(sloped, ENDS, Importance(sloped, ENDS))
-    p = sampler(100_000, generator(), dtype=F64).p
+    p = sampler(100_000, source()).p
     assert (1 / p).mean().item() == pytest.approx(1, abs=2e-3)
     assert p.mean().item() > 1.5  # E[p] = integral of p^2: twice warped, farther from uniform
 
@@ -119,7 +123,7 @@ def test_importance_of_a_learned_schedule():
     schedule = Learned(10, -8)
     seen = []
     schedule.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
-    t, p = Importance(sloped, schedule)(20_000, generator(), dtype=F64)
+    t, p = Importance(sloped, schedule)(20_000, source())
     assert set(seen) == {torch.float32}
     assert (1 / p).mean().item() == pytest.approx(1, abs=2e-3)
     with torch.no_grad():
@@ -130,7 +134,7 @@ def test_importance_of_a_learned_schedule():
 
 def test_a_base_with_strata_keeps_them():
     """64 strata of probability: the inverse of the CDF puts one time in each."""
-    t, _ = Importance(sloped, ENDS)(64, generator(), dtype=F64)
+    t, _ = Importance(sloped, ENDS)(64, source())
     level = (ENDS(t) + 8) / 18
     below = 0.2 * level + 0.8 * level**2  # the CDF over levels
     assert ((below * 64).floor().sort().values.diff() >= 0).all()
@@ -245,7 +249,7 @@ def test_a_loss_is_a_quotient_that_nobody_learns_from():
     costs = model.costs(x, times=sampler, generator=generator(1))
     loss = model.loss(x, times=sampler, generator=generator(1))
     assert torch.equal(loss, costs.cost / costs.p) and torch.equal(loss, costs.loss)
-    assert torch.equal(costs.t, sampler(5, generator(1), dtype=F64).t)
+    assert torch.equal(costs.t, sampler(5, source(1)).t)
     assert not torch.equal(costs.p, torch.ones(5))
     assert torch.equal(sampler.masses(), before)
     sampler.observe(costs.t, costs.cost)
@@ -271,17 +275,17 @@ def test_adaptive_learns_the_density_of_the_theory(moment, target):
     "sampler", [times.low_discrepancy, times.stratified, Importance(sloped, ENDS), trained()]
 )
 def test_ranks_share_one_batch(sampler):
-    ranks = [Share(generator(), rank, 4) for rank in range(4)]
-    calls = [torch.stack([sampler(16, rank, dtype=F64).t for rank in ranks]) for _ in range(3)]
-    whole = generator()
+    ranks = [Share(source(), rank, 4) for rank in range(4)]
+    calls = [torch.stack([sampler(16, rank).t for rank in ranks]) for _ in range(3)]
+    whole = source()
     for t in calls:  # transposed, in the order of the whole batch
-        assert torch.equal(t.T.flatten(), sampler(64, whole, dtype=F64).t)
+        assert torch.equal(t.T.flatten(), sampler(64, whole).t)
     assert not torch.equal(calls[0], calls[1])
 
 
 def test_strata_hold_over_all_ranks_and_span_time_on_each():
-    ranks = [Share(generator(), rank, 4) for rank in range(4)]
-    t = torch.stack([times.low_discrepancy(16, rank, dtype=F64).t for rank in ranks])
+    ranks = [Share(source(), rank, 4) for rank in range(4)]
+    t = torch.stack([times.low_discrepancy(16, rank).t for rank in ranks])
     assert ((t.flatten() * 64).floor().sort().values == torch.arange(64)).all()
     for own in t:
         assert ((own * 16).floor().sort().values == torch.arange(16)).all()

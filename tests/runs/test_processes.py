@@ -106,8 +106,8 @@ seen, times, fit = [], [], training.fit
 
 def spy(model, images, steps, *rest, loss, **more):
     plain = loss.keywords["times"]
-    def watched(n, generator, **kind):
-        drawn = plain(n, generator, **kind)
+    def watched(n, source):
+        drawn = plain(n, source)
         times.append(drawn.t.tolist())
         return drawn
     loss.keywords["times"] = watched

@@ -19,6 +19,7 @@ from vdm_lite import elbo, parameterization, quadrature, schedules, times
 from vdm_lite.counter import Counter
 from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.exact import TWO_BUMPS
+from vdm_lite.randomness import Source
 from vdm_lite.schedules import Linear
 from vdm_lite.times import Importance, Times
 from vdm_lite.widgets.time_samplers import TimeSamplers
@@ -224,18 +225,21 @@ def library_times(drawn: dict[str, Tensor], D: int) -> list[Times]:
     return [*plain, warped(even, None), warped(even, D)]
 
 
+def source(seed: int) -> Source:
+    return Source(torch.Generator().manual_seed(seed), dtype=F64)
+
+
 def test_low_discrepancy_and_strata_are_the_library_s(javascript):
     for k in (1, 4, 64):
-        generator = [torch.Generator().manual_seed(k) for _ in range(4)]
+        generator = [torch.Generator().manual_seed(k) for _ in range(2)]
         shift = torch.rand((), generator=generator[0], dtype=F64)
         u, order = (torch.rand(k, generator=generator[1], dtype=F64) for _ in range(2))
         jitter = torch.empty_like(u)
         jitter[order.argsort()] = u  # the library deals its cells out in a random order
         drawn = {"shift": shift.item(), "alone": u.tolist(), "jitter": jitter.tolist()}
         (found,) = javascript(MODULE, "batchTimes", [[drawn, 1]])
-        close(found[1]["t"], times.low_discrepancy(k, generator[2], dtype=F64).t)
-        ordered = times.stratified(k, torch.Generator().manual_seed(k), dtype=F64).t.sort().values
-        close(found[2]["t"], ordered)
+        close(found[1]["t"], times.low_discrepancy(k, source(k)).t)
+        close(found[2]["t"], times.stratified(k, source(k)).t.sort().values)
 
 
 def test_times_and_densities_are_the_library_s(javascript):
@@ -266,7 +270,7 @@ def library_losses(name: str, drawn: dict[str, Tensor], D: int, seed: int) -> li
         schedule = LINE if i >= 3 else schedule_of(name)
         model = VariationalDiffusion(copies, schedule, parameterization.IMAGE)
         generator = torch.Generator().manual_seed(seed)
-        loss = model.loss(drawn["x"], times=lambda *_, t=given, **__: t, generator=generator)
+        loss = model.loss(drawn["x"], times=lambda *_, t=given: t, generator=generator)
         found.append(loss.mean().item() / D)
     return found
 
@@ -284,13 +288,13 @@ def test_batch_losses_are_the_library_s(javascript):
 def test_a_seed_draws_what_the_library_draws(javascript):
     k, D = 256, 40
     (first,) = javascript(MODULE, "firstBatch", [[3, k, D]])
-    numbers = Counter(3)
+    numbers = Counter(3, dtype=F64)
     for name, count in {"shift": 1, "alone": k, "jitter": k}.items():
         found = torch.tensor(first[name], dtype=F64).flatten()
-        assert_close(found, numbers.uniform((count,), dtype=F64), rtol=0, atol=0)
-    left = numbers.uniform((k * D,), dtype=F64) < 0.5
+        assert_close(found, numbers.uniform((count,)), rtol=0, atol=0)
+    left = numbers.uniform((k * D,)) < 0.5
     means, stds = TWO_BUMPS.means.flatten(), TWO_BUMPS.stds
-    normals, noise = (numbers.normal((k * D,), dtype=F64) for _ in range(2))
+    normals, noise = (numbers.normal((k * D,)) for _ in range(2))
     close(first["x"], torch.where(left, means[0], means[1]) + stds[0] * normals)
     close(first["noise"], noise)
 
