@@ -503,6 +503,16 @@ def likelihood(argument: str, value: object) -> None:
     has(argument, value, names, "Gaussian() or Discretized(levels)")
 
 
+def drawn(argument: str, value: tuple[Tensor, Tensor], n: int) -> tuple[Tensor, Tensor]:
+    """Require what a sampler of times is to return, ``n`` times and their density; return it."""
+    pair = isinstance(value, tuple) and len(value) == 2
+    require(pair, argument, "Times(t, p)", described(value))
+    for name, numbers in zip("tp", value, strict=True):
+        floating(f"{argument}.{name}", numbers)
+        sizes(f"{argument}.{name}", numbers, (n,), f"shape ({n},)")
+    return value
+
+
 def networks(argument: str, values: Sequence[nn.Module], layers: int) -> None:
     """Require one module for each layer."""
     several = isinstance(values, Sequence | nn.ModuleList)

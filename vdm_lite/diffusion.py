@@ -28,7 +28,7 @@ from vdm_lite.parameterization import (
 )
 from vdm_lite.randomness import Generator, Source
 from vdm_lite.schedules import Linear, Schedule, rate, require_falling
-from vdm_lite.times import FORM, TimeSampler, low_discrepancy, require_times
+from vdm_lite.times import FORM, TimeSampler, low_discrepancy
 from vdm_lite.weighting import Weighting
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -50,13 +50,6 @@ class Costs(NamedTuple):
         return self.cost / self.p
 
 
-def require_model(model: "VariationalDiffusion") -> None:
-    """Raise ``ValueError`` unless ``model`` can do what a diffusion can."""
-    names = ("denoiser", "schedule", "predict", "loss", "elbo", "likelihood")
-    expected = "a VariationalDiffusion (a network alone has neither schedule nor likelihood)"
-    checks.has("model", model, names, expected)
-
-
 class VariationalDiffusion(nn.Module):
     """A diffusion model around any ``denoiser(z, logsnr) -> y``, a network or an exact one.
 
@@ -76,8 +69,7 @@ class VariationalDiffusion(nn.Module):
         super().__init__()
         checks.function("denoiser", denoiser, "(z, logsnr) -> y")
         check_row("parameterization", parameterization)
-        names = ("encode", "decode", "log_prob")
-        checks.has("likelihood", likelihood, names, "Gaussian() or Discretized(levels)")
+        checks.likelihood("likelihood", likelihood)
         require_falling(schedule)
         self.denoiser = denoiser
         self.schedule = schedule
@@ -126,7 +118,7 @@ class VariationalDiffusion(nn.Module):
         return self._costs(x, weighting, times, randomness.of(generator, like=x))
 
     def _costs(self, x: Tensor, weighting: Weighting, times: TimeSampler, source: Source) -> Costs:
-        t, p = require_times(times(len(x), source), len(x))
+        t, p = checks.drawn("times(n, ...)", times(len(x), source), len(x))
         logsnr, slope = rate.formula(self.schedule, t)
         w = weighting(logsnr)
         checks.weights("weighting(logsnr)", w, logsnr)

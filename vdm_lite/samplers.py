@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vdm_lite import checks, randomness
 from vdm_lite.checks import checked, examples
-from vdm_lite.diffusion import VariationalDiffusion, require_model
+from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.gaussian import diffuse, posterior, working_dtype
 from vdm_lite.parameterization import Prediction
 from vdm_lite.randomness import Generator, Source
@@ -64,7 +64,7 @@ def sample(
     model's parameters do, or the generator's where it has none. ``ValueError``, at the call, for
     ``steps < 1``, an empty shape, and what is no model, step or generator.
     """
-    require_model(model)
+    checks.model("model", model)
     shape = checks.counts("shape", shape, "(B, ...) with sizes >= 1")
     steps = checks.count("steps", steps)
     checks.function("step", step, "(prediction, z_t, logsnr_s, source) -> z_s")

@@ -85,17 +85,6 @@ def _share_of(logsnr: Tensor, f: Density, total: float) -> Tensor:
     return f(logsnr) / total
 
 
-def require_times(drawn: Times, n: int) -> Times:
-    """Raise ``ValueError`` unless a sampler returned ``n`` times and their positive densities."""
-    pair = isinstance(drawn, tuple) and len(drawn) == 2
-    checks.require(pair, "times(n, ...)", "Times(t, p)", checks.described(drawn))
-    for name, value in zip(Times._fields, drawn, strict=True):
-        argument = f"times(n, ...).{name}"
-        checks.floating(argument, value)
-        checks.require(value.shape == (n,), argument, f"shape ({n},)", tuple(value.shape))
-    return Times(*drawn)
-
-
 class Importance:
     """Times at which the log-SNR has a given density: ``logsnr(t) ~ density``.
 
@@ -225,7 +214,7 @@ def _integral(argument: str, f: Density, low: float, high: float) -> float:
 
 def _not_negative(argument: str, f: Density, logsnr: Tensor) -> Tensor:
     values = quadrature.values(argument, f, logsnr)
-    checks.require(bool((values >= 0).all()), argument, "numbers >= 0", values.min().item())
+    checks.every(values >= 0, argument, "numbers >= 0", values.min())
     return values
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vdm_lite import checks
-from vdm_lite.diffusion import VariationalDiffusion, require_model
+from vdm_lite.diffusion import VariationalDiffusion
 from vdm_lite.elbo import bits_per_dim
 from vdm_lite.progress import bar
 from vdm_lite.schedules import Linear, ends
@@ -59,7 +59,7 @@ def evaluate(
     example that the likelihood refuses, with its index; for costs that are not finite; for weights
     and numbers of another kind.
     """
-    require_model(model)
+    checks.model("model", model)
     checks.require(isinstance(data, Tensor), "data", "a tensor (N, ...)", checks.described(data))
     checks.batch("data", data)
     checks.require(len(data) > 1, "data", "two examples or more", len(data))
