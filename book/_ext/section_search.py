@@ -4,6 +4,7 @@ The page ``search.html`` searches with MiniSearch, which npm brings; without npm
 """
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +18,15 @@ from sphinx.application import Sphinx
 LIBRARY = "node_modules/minisearch/dist/umd/index.js"
 SILENT = (nodes.math, nodes.math_block, nodes.literal_block, nodes.raw, nodes.comment)
 FOLDER = "_static/search"
+GREEK = {r"\alpha": "α", r"\beta": "β", r"\lambda": "λ", r"\sigma": "σ"}
+LISTS = ("book/contents", "book/equations", "book/bibliography")
+"""Pages that only list what others say."""
 
 
 def words(node: nodes.Node) -> str:
-    """What is said below a node: no formula, no code, and no section of its own."""
-    if isinstance(node, (*SILENT, nodes.section, nodes.title, addnodes.glossary)):
+    """What is said below a node: no formula, no code, and no section with a title."""
+    titled = isinstance(node, nodes.section) and isinstance(node[0], nodes.title)
+    if titled or isinstance(node, (*SILENT, nodes.title, addnodes.glossary)):
         return ""
     if isinstance(node, nodes.Text):
         return node.astext()
@@ -31,13 +36,14 @@ def words(node: nodes.Node) -> str:
 
 def entries(document: str, doctree: nodes.document, uri: str) -> Iterator[dict[str, str]]:
     """One entry for each section and each term of a page."""
-    page = _title(next(doctree.findall(nodes.title), None))
+    page = _title(next(doctree.findall(nodes.title)))
     for section in doctree.findall(nodes.section):
-        title = _title(next(iter(section.findall(nodes.title)), None))
+        if not isinstance(section[0], nodes.title):  # what stands in an exercise or a solution
+            continue
         top = isinstance(section.parent, nodes.document)
         text = " ".join(" ".join(words(child) for child in section.children).split())
-        place = "" if top else f"#{section['ids'][0]}"
-        yield {"url": uri + place, "title": title, "page": "" if top else page, "text": text}
+        url = uri if top else f"{uri}#{section['ids'][0]}"
+        yield {"url": url, "title": _title(section[0]), "page": "" if top else page, "text": text}
     for item in doctree.findall(nodes.definition_list_item):
         for term in item.findall(nodes.term):
             if term["ids"] and term["ids"][0].startswith("term-"):
@@ -46,8 +52,10 @@ def entries(document: str, doctree: nodes.document, uri: str) -> Iterator[dict[s
                 yield {"url": url, "title": term.astext(), "page": page, "text": text, "term": "1"}
 
 
-def _title(title: nodes.title | None) -> str:
-    return "" if title is None else " ".join(title.astext().split())
+def _title(title: nodes.title) -> str:
+    """A title in one line, with Greek letters as they look."""
+    text = " ".join(title.astext().split())
+    return re.sub("|".join(map(re.escape, GREEK)), lambda found: GREEK[found[0]], text)
 
 
 def write(app: Sphinx, exception: Exception | None) -> None:
@@ -56,7 +64,7 @@ def write(app: Sphinx, exception: Exception | None) -> None:
     if exception or app.builder.format != "html" or not library.exists():
         return
     found = []
-    for document in sorted(app.env.found_docs):
+    for document in sorted(app.env.found_docs.difference(LISTS)):
         uri = app.builder.get_target_uri(document)
         found += entries(document, app.env.get_and_resolve_doctree(document, app.builder), uri)
     spellings = yaml.safe_load(Path(app.srcdir, "book/spellings.yml").read_text(encoding="utf-8"))

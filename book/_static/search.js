@@ -27,13 +27,16 @@
       prefix: (word) => word.length > 3,
       fuzzy: (word) => (word.length > 5 ? 0.2 : false),
       boostDocument: (id) => {
-        const { title, term } = ENTRIES[id];
+        const { title, term, url } = ENTRIES[id];
+        if (url.startsWith("book/api")) return 0.5; // what explains comes before what is called
         const name = title.toLowerCase().replace(/^\d+\s+/, "");
         return (term ? 1.5 : 1) * (processTerm(name) === processTerm(exact) ? 4 : name.includes(exact) ? 2 : 1);
       },
     };
     const all = index.search(text, { ...options, combineWith: "AND" });
-    return (all.length ? all : index.search(text, options)).map(({ id, terms }) => ({ ...ENTRIES[id], terms }));
+    const ids = new Set(all.map(({ id }) => id));
+    const some = all.length < 5 ? index.search(text, options).filter(({ id }) => !ids.has(id)) : [];
+    return [...all, ...some].map(({ id, terms }) => ({ ...ENTRIES[id], terms }));
   }
 
   function passage({ text, terms }) {

@@ -280,9 +280,61 @@ def test_one_search_field_and_a_working_sidebar_button(visit):
     assert not sidebar.is_visible() or sidebar.bounding_box()["x"] < shown
 
 
-def test_search_finds_a_term(visit):
-    page = visit("search.html?q=likelihood").page
-    page.wait_for_selector("#search-results li a")
+QUERIES = {
+    "KL": "glossary.html#term-KL-divergence",
+    "kullback-leibler divergence": "glossary.html#term-KL-divergence",
+    "reparameterization trick": "01_autoencoders.html#a-gradient-through-a-draw",
+    "reparametrization": "glossary.html#term-reparameterization",
+    "v-prediction": "glossary.html#term-v-prediction",
+    "noise schedule": "07_noise_schedules.html",
+    "noise schedules": "07_noise_schedules.html",
+    "bits per dimension": "05_discrete_elbo.html#bits-per-dimension",
+    "BPD": "glossary.html#term-bits-per-dimension",
+    "DDPM": "glossary.html#term-DDPM",
+    "DDIM": "glossary.html#term-DDIM",
+    "score matching": "glossary.html#term-score-matching",
+    "ELBO": "05_discrete_elbo.html",
+    "posterior colapse": "glossary.html#term-posterior-collapse",
+    "why is flow matching velocity prediction": "#why-flow-matching-is-velocity-prediction",
+    "importance sampling": "glossary.html#term-importance-sampling",
+    "EMA": "12_denoiser.html#averaged-weights",
+    "fourier features": "12_denoiser.html#what-a-convolution-sees",
+    "holes in the latent space": "02_holes.html#measuring-the-holes",
+    "active units": "02_holes.html#units-that-give-up",
+    "EDM": "09_weighted_objectives.html#edm",
+    "signal to noise ratio": "glossary.html#term-signal-to-noise-ratio",
+}
+
+
+def search(visit, query: str) -> list[str]:
+    """The addresses that the search page finds."""
+    page = visit("search.html").page
+    page.fill(".bd-search-container input", query)
+    return page.locator("#search-results a").evaluate_all("all => all.map(a => a.href)")
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_search_finds_the_section_that_explains(visit, query):
+    found = search(visit, query)
+    assert any(link.endswith(QUERIES[query]) for link in found[:2]), found[:4]
+
+
+def test_search_marks_nothing_and_shows_no_tex(visit, address):
+    opened = visit("search.html?q=variance")
+    items = opened.page.locator("#search-results li").all_inner_texts()
+    assert len(items) > 5
+    assert not any(mark in text for text in items for mark in ("\\", "import ", "$"))
+    opened.page.locator("#search-results a").first.click()
+    opened.page.wait_for_load_state("networkidle")
+    assert opened.page.locator(".highlighted").count() == 0
+    assert opened.complaints == []
+
+
+def test_search_works_in_a_page_opened_as_a_file(browser):
+    page = browser.new_page()
+    page.goto((SITE / "search.html").as_uri() + "?q=nats")
+    assert page.locator("#search-results li").count() > 0
+    page.close()
 
 
 @functools.cache
