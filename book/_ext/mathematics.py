@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import unicodedata
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 
 from docutils import nodes
@@ -52,6 +52,14 @@ class Typesetter:
                 "<math", f'<math data-tex="{escape(tex)}"', 1
             )
         return self.done[question]
+
+    def plain(self, tex: str) -> str:
+        """The letters of a formula in their plain forms; empty if it cannot be set."""
+        try:
+            shown = re.sub(r"<[^>]*>", "", self.set(tex, display=False))
+        except ValueError:  # its page will say so
+            return ""
+        return unicodedata.normalize("NFKC", unescape(shown))
 
     def _ask(self, question: str) -> str:
         if self.process is None:
@@ -107,8 +115,12 @@ def visit_display(self: HTML5Translator, node: nodes.math_block) -> None:
 
 
 def glue(app: Sphinx, doctree: nodes.document, document: str) -> None:
-    """Move punctuation beside a formula into it, so that no line starts with a comma."""
+    """Move punctuation beside a formula into it, so that no line starts with a comma.
+
+    For the search, the formula also says how it looks in plain letters.
+    """
     for node in list(doctree.findall(nodes.math)):
+        node["shown"] = app.typesetter.plain(node.astext())
         parent, i = node.parent, node.parent.index(node)
         if i and isinstance(parent[i - 1], nodes.Text):
             node["before"] = _cut(parent, i - 1, OPENING)

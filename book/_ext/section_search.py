@@ -4,7 +4,6 @@ The page ``search.html`` searches with MiniSearch, which npm brings; without npm
 """
 
 import json
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,22 +15,31 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 
 LIBRARY = "node_modules/minisearch/dist/umd/index.js"
-SILENT = (nodes.math, nodes.math_block, nodes.literal_block, nodes.raw, nodes.comment)
+SILENT = (nodes.math_block, nodes.literal_block, nodes.raw, nodes.comment)
 FOLDER = "_static/search"
-GREEK = {r"\alpha": "α", r"\beta": "β", r"\lambda": "λ", r"\sigma": "σ"}
 LISTS = ("book/contents", "book/equations", "book/bibliography")
 """Pages that only list what others say."""
 
 
 def words(node: nodes.Node) -> str:
-    """What is said below a node: no formula, no code, and no section with a title."""
+    """What is said below a node: no code, no formula of its own line, no section with a title."""
     titled = isinstance(node, nodes.section) and isinstance(node[0], nodes.title)
     if titled or isinstance(node, (*SILENT, nodes.title, addnodes.glossary)):
         return ""
+    if isinstance(node, nodes.math):  # as the extension mathematics has left it
+        return "".join(node.get(part, "") for part in ("before", "shown", "after"))
     if isinstance(node, nodes.Text):
         return node.astext()
-    apart = "" if isinstance(node, nodes.TextElement) else " "
-    return " ".join(apart.join(words(child) for child in node.children).split(" "))
+    return said(node.children, "" if isinstance(node, nodes.TextElement) else " ")
+
+
+def said(parts: list[nodes.Node], apart: str) -> str:
+    """What the parts say, in one line."""
+    return " ".join(apart.join(map(words, parts)).split(" "))
+
+
+def _title(title: nodes.title) -> str:
+    return " ".join(said(title.children, "").split())
 
 
 def entries(document: str, doctree: nodes.document, uri: str) -> Iterator[dict[str, str]]:
@@ -41,7 +49,7 @@ def entries(document: str, doctree: nodes.document, uri: str) -> Iterator[dict[s
         if not isinstance(section[0], nodes.title):  # what stands in an exercise or a solution
             continue
         top = isinstance(section.parent, nodes.document)
-        text = " ".join(" ".join(words(child) for child in section.children).split())
+        text = " ".join(said(section.children, " ").split())
         url = uri if top else f"{uri}#{section['ids'][0]}"
         yield {"url": url, "title": _title(section[0]), "page": "" if top else page, "text": text}
     for item in doctree.findall(nodes.definition_list_item):
@@ -50,12 +58,6 @@ def entries(document: str, doctree: nodes.document, uri: str) -> Iterator[dict[s
                 text = " ".join(words(item[-1]).split())
                 url = f"{uri}#{term['ids'][0]}"
                 yield {"url": url, "title": term.astext(), "page": page, "text": text, "term": "1"}
-
-
-def _title(title: nodes.title) -> str:
-    """A title in one line, with Greek letters as they look."""
-    text = " ".join(title.astext().split())
-    return re.sub("|".join(map(re.escape, GREEK)), lambda found: GREEK[found[0]], text)
 
 
 def write(app: Sphinx, exception: Exception | None) -> None:
