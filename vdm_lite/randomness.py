@@ -34,8 +34,9 @@ class Source:
         device: Where = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        alone = device is None and generator is not None
-        self.generator, self.device = generator, generator.device if alone else device
+        if device is None and generator is not None:
+            device = generator.device
+        self.generator, self.device = generator, device
         self.dtype = dtype
 
     def on(self, device: Where, dtype: torch.dtype) -> Self:
