@@ -6,6 +6,7 @@ those of its training and sampling in ``options``.
 """
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 from vdm_lite.cli import engines, environment, evaluating, folders, sampling, training
@@ -24,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     typed = sys.argv[1:] if arguments is None else arguments
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # not every terminal knows ±
+    # At its first forward derivative torch 2.15 warns of a function that it calls itself.
+    warnings.filterwarnings("ignore", r"`torch\.jit\.script` is", FutureWarning)
     options = parse(typed)
     try:
         if isinstance(options, Train) and options.resume:

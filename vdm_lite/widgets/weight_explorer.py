@@ -21,8 +21,8 @@ def drawn_weight(powers: Tensor, logsnr_max: float, logsnr_min: float) -> Weight
 
     def weight(logsnr: Tensor) -> Tensor:
         share = (logsnr - logsnr_min) / (logsnr_max - logsnr_min)
-        position = (share * (len(powers) - 1)).clamp(0, len(powers) - 1)
-        i = position.detach().floor().clamp(max=len(powers) - 2).long()
+        position = share * (len(powers) - 1)  # not clamped: at a bound that may lose the slope
+        i = position.detach().floor().clamp(0, len(powers) - 2).long()
         return 10 ** torch.lerp(powers[i], powers[i + 1], position - i)
 
     return weight
