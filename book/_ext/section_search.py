@@ -76,7 +76,6 @@ def write(app: Sphinx, exception: Exception | None) -> None:
     # A script, for a page that was opened as a file cannot fetch.
     content = f"const ENTRIES = {json.dumps(found)};\nconst SPELLINGS = {json.dumps(spellings)};\n"
     (target / "entries.js").write_text(content, encoding="utf-8")
-    Path(app.outdir, "searchindex.js").unlink(missing_ok=True)  # Sphinx's own, half a megabyte
 
 
 def choose(
