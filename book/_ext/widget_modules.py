@@ -1,8 +1,8 @@
 """Give the pages that hold widgets what these need: one loader, one style sheet, the modules.
 
 Pages without widgets load none of it. MyST-NB would also write the whole state of every widget into
-the page, for a widget manager that these pages do not have: it is left out, as is the script of
-sphinx-design's tabs where there are none.
+the page, for a widget manager that these pages do not have: it is left out, as are other scripts
+that a page does not use.
 """
 
 import shutil
@@ -14,6 +14,9 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 STATE = "application/vnd.jupyter.widget-state+json"
+
+# With them Sphinx's own search marks what it has found; ours leads to the place.
+MARKING = ("doctools.js", "sphinx_highlight.js")
 
 # Browsers load no modules, so no loader either, into a page that was opened as a file.
 AS_FILE = """
@@ -31,17 +34,19 @@ def add_loader(
 ) -> None:
     """Link the loader and the style sheet where there is a widget; drop what nobody uses."""
     body, scripts = context.get("body", ""), context.get("script_files", [])
-    scripts[:] = [file for file in scripts if wanted(file, body)]
+    scripts[:] = [file for file in scripts if wanted(file, body, page)]
     if "data-widget=" in body:
         app.add_js_file("widgets/loader.js", type="module")
         app.add_js_file(None, body=rjsmin.jsmin(AS_FILE))
         app.add_css_file("widgets/widget.css")
 
 
-def wanted(file: Any, body: str) -> bool:
+def wanted(file: Any, body: str, page: str) -> bool:
     """Whether a page needs this script."""
-    tabs = str(getattr(file, "filename", "")).endswith("design-tabs.js")
-    if tabs and "sd-tab-set" not in body:
+    name = str(getattr(file, "filename", ""))
+    if name.endswith("design-tabs.js") and "sd-tab-set" not in body:
+        return False
+    if name.endswith(MARKING) and page != "search":
         return False
     return getattr(file, "attributes", {}).get("type") != STATE
 
