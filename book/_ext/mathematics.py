@@ -5,6 +5,8 @@ cut down to the characters that stand in formulas. A formula that cannot be set 
 its file and line. Without npm the pages leave the setting to MathJax from its public CDN.
 """
 
+import contextlib
+import hashlib
 import json
 import re
 import shutil
@@ -12,6 +14,7 @@ import subprocess
 import unicodedata
 from html import escape, unescape
 from pathlib import Path
+from uuid import uuid4
 
 from docutils import nodes
 from fontTools import subset
@@ -36,9 +39,14 @@ class Typesetter:
     def __init__(self, root: Path, kept: Path) -> None:
         self.kept, self.process = kept, None
         self.script = Path(__file__).with_suffix(".mjs")
-        self.version = json.loads((root / PACKAGE).read_text(encoding="utf-8"))["version"]
-        before = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-        self.done: dict[str, str] = before.get(self.version, {})
+        sources = (root / PACKAGE, Path(__file__), self.script)
+        content = b"".join(path.read_bytes() for path in sources)
+        self.version = hashlib.sha256(content).hexdigest()
+        self.name, self.done = uuid4().hex, {}
+        with contextlib.suppress(OSError, ValueError):  # none yet, or not written to its end
+            before = json.loads(kept.read_text(encoding="utf-8"))
+            if before["version"] == self.version:
+                self.name, self.done = before["name"], before["done"]
 
     def set(self, tex: str, display: bool) -> str:
         """The formula as MathML. Raises ``ValueError`` with Temml's words."""
@@ -68,7 +76,10 @@ class Typesetter:
             self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, encoding="utf-8")
         self.process.stdin.write(question + "\n")
         self.process.stdin.flush()
-        return self.process.stdout.readline()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"node ended over the formula {question}")
+        return answer
 
     def close(self) -> None:
         """End the process and keep what it has set."""
@@ -76,11 +87,14 @@ class Typesetter:
             self.process.communicate()
             self.process = None
         self.kept.parent.mkdir(parents=True, exist_ok=True)
-        self.kept.write_text(json.dumps({self.version: self.done}), encoding="utf-8")
+        draft = self.kept.with_suffix(".new")
+        content = {"version": self.version, "name": self.name, "done": self.done}
+        draft.write_text(json.dumps(content), encoding="utf-8")
+        draft.replace(self.kept)
 
     def characters(self) -> str:
         """What is seen of the formulas that have been set: browsers slant a letter by itself."""
-        found = {c for each in self.done.values() for c in re.sub(r"<[^>]*>", "", each)}
+        found = {c for each in self.done.values() for c in unescape(re.sub(r"<[^>]*>", "", each))}
         return "".join(found | {c for c in ITALIC if unicodedata.normalize("NFKC", c) in found})
 
 
@@ -119,6 +133,8 @@ def glue(app: Sphinx, doctree: nodes.document, document: str) -> None:
 
     For the search, the formula also says how it looks in plain letters.
     """
+    if app.builder.format != "html":
+        return
     for node in list(doctree.findall(nodes.math)):
         node["shown"] = app.typesetter.plain(node.astext())
         parent, i = node.parent, node.parent.index(node)
@@ -142,6 +158,8 @@ def choose(app: Sphinx, config: Config) -> None:
     root = Path(app.srcdir)
     if shutil.which("node") and (root / PACKAGE).exists() and (root / FONT).exists():
         app.typesetter = Typesetter(root, Path(app.outdir).parent / "mathematics.json")
+        # All pages are written anew when they were set otherwise, or what was set is lost.
+        config.mathematics_name = app.typesetter.name
         app.connect("doctree-resolved", glue)
         app.connect("build-finished", finish)
         app.add_css_file("mathematics/mathematics.css")
@@ -174,5 +192,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_html_math_renderer(
         "temml", inline_renderers=(visit_inline, None), block_renderers=(visit_display, None)
     )
+    app.add_config_value("mathematics_name", "", "html")
     app.connect("config-inited", choose)
     return {"parallel_read_safe": True, "parallel_write_safe": False}

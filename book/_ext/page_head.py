@@ -1,11 +1,13 @@
 """What a page tells before it is read: a description for its head, the sizes of its pictures."""
 
 import re
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from PIL import Image
+from section_search import words
 from sphinx.application import Sphinx
 
 LENGTH = 160
@@ -13,12 +15,11 @@ LENGTH = 160
 
 
 def description(doctree: nodes.document) -> str:
-    """The first paragraph, cut at a word; formulas as they are read in TeX are left out."""
+    """The first paragraph of some length, cut at a word."""
     for paragraph in doctree.findall(nodes.paragraph):
-        if not any(paragraph.findall(nodes.math)):
-            words = " ".join(paragraph.astext().split())
-            if len(words) > 40:
-                return words if len(words) <= LENGTH else words[:LENGTH].rsplit(" ", 1)[0] + " …"
+        said = " ".join(words(paragraph).split())
+        if len(said) > 40:
+            return said if len(said) <= LENGTH else said[:LENGTH].rsplit(" ", 1)[0] + " …"
     return ""
 
 
@@ -28,12 +29,12 @@ def describe(
     """Write the description, and what social networks show of a link to the page."""
     if doctree is None:
         return
-    words = description(doctree)
-    if words:
-        content = app.builder.templates.environment.filters["escape"](words)
-        context["metatags"] += f'\n<meta name="description" content="{content}" />'
-        context["metatags"] += f'\n<meta property="og:description" content="{content}" />'
-    context["metatags"] += f'\n<meta property="og:title" content="{context["title"]}" />'
+    said = escape(description(doctree))
+    if said:
+        context["metatags"] += f'\n<meta name="description" content="{said}" />'
+        context["metatags"] += f'\n<meta property="og:description" content="{said}" />'
+    title = escape(re.sub(r"<[^>]*>", "", context["title"]), quote=True)
+    context["metatags"] += f'\n<meta property="og:title" content="{title}" />'
     context["metatags"] += '\n<meta property="og:type" content="article" />'
     context["body"] = with_sizes(app, context["body"])
 
@@ -48,7 +49,8 @@ def with_sizes(app: Sphinx, body: str) -> str:
             return found[0]
         with Image.open(Path(app.srcdir, source)) as picture:
             width, height = picture.size
-        return f'{found[0]} width="{width}" height="{height}" loading="lazy"'
+        later = ' loading="lazy"' if found.start() > body.find("<img ") else ""
+        return f'{found[0]} width="{width}" height="{height}"{later}'
 
     return re.sub(r'<img [^>]*?src="([^"]*)"(?![^>]* width=)', sized, body)
 

@@ -44,7 +44,8 @@ def _title(title: nodes.title) -> str:
 
 def entries(document: str, doctree: nodes.document, uri: str) -> Iterator[dict[str, str]]:
     """One entry for each section and each term of a page."""
-    page = _title(next(doctree.findall(nodes.title)))
+    heading = next(doctree.findall(nodes.title), None)
+    page = "" if heading is None else _title(heading)
     for section in doctree.findall(nodes.section):
         if not isinstance(section[0], nodes.title):  # what stands in an exercise or a solution
             continue

@@ -2,7 +2,11 @@
   // A link leads to its place also when fonts and pictures that come later move it.
   const place = () => {
     const [name] = location.hash.slice(1).split("?"); // a widget's link holds its state, too
-    return document.getElementById(decodeURIComponent(name));
+    try {
+      return document.getElementById(decodeURIComponent(name));
+    } catch {
+      return null; // no hash of ours
+    }
   };
   const arrive = () => place()?.scrollIntoView();
   const leave = new AbortController();
@@ -10,20 +14,26 @@
     addEventListener(moved, () => leave.abort(), { once: true, passive: true });
   const watch = new ResizeObserver(arrive);
   leave.signal.onabort = () => watch.disconnect();
-  if (location.hash) {
-    watch.observe(document.querySelector(".bd-article"));
+  const article = document.querySelector(".bd-article");
+  const [visit] = performance.getEntriesByType("navigation");
+  if (location.hash && article && visit?.type === "navigate") {
+    watch.observe(article); // but who reloads or goes back is put where they were
     addEventListener("load", () => setTimeout(() => leave.abort(), 1500));
   }
 
   // What is copied holds the TeX of its formulas.
   document.addEventListener("copy", (event) => {
+    if (event.target.closest?.("input, textarea")) return;
     const part = getSelection().rangeCount && getSelection().getRangeAt(0).cloneContents();
     if (!part?.querySelector("math[data-tex]")) return;
     for (const math of part.querySelectorAll("math[data-tex]")) {
       const marks = math.getAttribute("display") ? "$$" : "$";
       math.replaceWith(marks + math.dataset.tex + marks);
     }
-    event.clipboardData.setData("text/plain", part.textContent);
+    const copied = document.createElement("div");
+    copied.append(part);
+    event.clipboardData.setData("text/plain", copied.textContent);
+    event.clipboardData.setData("text/html", copied.innerHTML);
     event.preventDefault();
   });
 
@@ -53,11 +63,19 @@
     return copy;
   }
 
-  let card, wanted;
+  let card, wanted, delay;
 
   function hide() {
+    clearTimeout(delay);
+    wanted?.removeAttribute("aria-describedby");
     wanted = undefined;
     card?.remove();
+  }
+
+  // The pointer may move over to the card, which can be longer than it shows.
+  function leaveSoon() {
+    clearTimeout(delay);
+    delay = setTimeout(() => card?.matches(":hover") || hide(), 200);
   }
 
   async function show(link) {
@@ -65,8 +83,10 @@
     wanted = link;
     const content = await target(link).catch(() => null);
     if (!content || wanted !== link) return;
-    card = Object.assign(document.createElement("div"), { className: "preview" });
+    card = Object.assign(document.createElement("div"), { className: "preview", id: "preview" });
     card.setAttribute("role", "tooltip");
+    card.addEventListener("mouseleave", leaveSoon);
+    link.setAttribute("aria-describedby", "preview");
     card.append(content);
     document.querySelector(".bd-article").append(card);
     const { left, top, bottom } = link.getBoundingClientRect();
@@ -77,20 +97,19 @@
   }
 
   const LINKS = ".bd-article a.reference.internal[href*='#']:not(.preview a)";
-  let delay;
   for (const [start, end] of [["mouseover", "mouseout"], ["focusin", "focusout"]]) {
     document.addEventListener(start, (event) => {
       const link = event.target.closest?.(LINKS);
-      if (link) delay = setTimeout(show, 250, link);
+      if (!link) return;
+      clearTimeout(delay);
+      if (link !== wanted) delay = setTimeout(show, 250, link);
     });
     document.addEventListener(end, (event) => {
-      if (!event.target.closest?.(LINKS)) return;
-      clearTimeout(delay);
-      hide();
+      if (event.target.closest?.(LINKS)) leaveSoon();
     });
   }
   document.addEventListener("keydown", (event) => event.key === "Escape" && hide());
-  document.addEventListener("scroll", hide, { passive: true });
+  addEventListener("scroll", hide, { passive: true });
 
   // Paper is light, and what is folded there cannot be opened.
   let theme, folded;

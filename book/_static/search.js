@@ -14,14 +14,25 @@
   const index = new MiniSearch({ fields: ["title", "page", "text"], tokenize: split, processTerm });
   index.addAll(ENTRIES.map((entry, id) => ({ ...entry, id })));
 
+  // The query in the book's words, where readers also know others.
   function spelled(query) {
-    const found = Object.entries(SPELLINGS).filter(([word]) => ` ${query.toLowerCase()} `.includes(` ${word} `));
-    return found.reduce((text, [word, term]) => text.toLowerCase().replace(word, term), query);
+    const found = Object.entries(SPELLINGS).filter(
+      ([word, term]) => ` ${query} `.includes(` ${word} `) && !query.includes(term),
+    );
+    return found.reduce((text, [word, term]) => ` ${text} `.replace(` ${word} `, ` ${term} `).trim(), query);
   }
 
   function find(query) {
-    const text = spelled(query.trim().replace(/\s+/g, " "));
-    const exact = text.toLowerCase();
+    const typed = query.toLowerCase().replace(/[^\p{L}\p{N}/-]+/gu, " ").trim();
+    const forms = [...new Set([typed, spelled(typed)])].flatMap(search);
+    const seen = new Set();
+    return forms
+      .sort((a, b) => b.score - a.score)
+      .filter(({ id }) => !seen.has(id) && seen.add(id))
+      .map(({ id, terms }) => ({ ...ENTRIES[id], terms }));
+  }
+
+  function search(exact) {
     const options = {
       boost: { title: 4, page: 1.5 },
       prefix: (word) => word.length > 3,
@@ -33,10 +44,9 @@
         return (term ? 1.5 : 1) * (processTerm(name) === processTerm(exact) ? 4 : name.includes(exact) ? 2 : 1);
       },
     };
-    const all = index.search(text, { ...options, combineWith: "AND" });
-    const ids = new Set(all.map(({ id }) => id));
-    const some = all.length < 5 ? index.search(text, options).filter(({ id }) => !ids.has(id)) : [];
-    return [...all, ...some].map(({ id, terms }) => ({ ...ENTRIES[id], terms }));
+    const all = index.search(exact, { ...options, combineWith: "AND" });
+    const some = all.length < 5 ? index.search(exact, options) : [];
+    return [...all, ...some.map((each) => ({ ...each, score: each.score / 1000 }))];
   }
 
   function passage({ text, terms }) {
@@ -63,7 +73,7 @@
     );
     const count = document.getElementById("search-count");
     if (!field.value.trim()) count.textContent = "";
-    else count.textContent = found.length ? "" : "Nothing found. Try another word, or look into the glossary.";
+    else count.textContent = found.length ? `${found.length} places` : "Nothing found. Try another word, or look into the glossary.";
   }
 
   field.value = new URLSearchParams(location.search).get("q") ?? "";

@@ -63,12 +63,23 @@ def test_the_font_holds_what_the_formulas_show_and_what_was_set_is_kept(build, t
     first = (tmp_path / "build" / "mathematics.json").stat().st_mtime_ns
     font = tmp_path / "build" / "html" / "_static" / "mathematics" / "font.woff"
     small = font.stat().st_size
-    code, _, page = build("$x$ and $\\int\\Omega\\,\\mathbf z$")
+    code, _, page = build("$x<1$ and $\\int\\Omega\\,\\mathbf z>2$")
     assert code == 0 and page.count("<math") == 2
     assert (tmp_path / "build" / "mathematics.json").stat().st_mtime_ns > first
     shown = TTFont(font).getBestCmap()
-    assert {ord(c) for c in "∫Ω𝐳𝑥"} <= set(shown) and "MATH" in TTFont(font)
+    assert {ord(c) for c in "<>∫Ω𝐳𝑥"} <= set(shown) and "MATH" in TTFont(font)
     assert font.stat().st_size > small and len(shown) < 100
+
+
+def test_what_was_set_and_is_lost_is_set_again(build, tmp_path):
+    """Else the font would lack what stands on pages that are not written anew."""
+    build("$x$")
+    kept = tmp_path / "build" / "mathematics.json"
+    for damage in (kept.unlink, lambda: kept.write_text("{", encoding="utf-8")):
+        damage()
+        code, said, _ = build("$x$")
+        assert (code, said) == (0, "") and "$x$" not in kept.read_text(encoding="utf-8")
+        assert '"x"' in kept.read_text(encoding="utf-8").replace("\\", "")
 
 
 def test_without_npm_the_pages_ask_mathjax(tmp_path):

@@ -1,8 +1,8 @@
 """The command line ``vdm-lite train | evaluate | sample``; ``vdm-lite COMMAND --help`` explains it.
 
 Bad input ends with one line on stderr and exit code 2. Where the library takes callables, a command
-line has names: those of a model stand in ``vdm_lite.config``, which reads them from files, too, and
-those of its training and sampling in ``options``.
+line has names: those of a model stand in ``vdm_lite.training.config``, which reads them from files,
+too, and those of its training and sampling in ``options``.
 """
 
 import sys
