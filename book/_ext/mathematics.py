@@ -7,11 +7,13 @@ its file and line. Without npm the pages leave the setting to MathJax from its p
 
 import contextlib
 import hashlib
+import io
 import json
 import re
 import shutil
 import subprocess
 import unicodedata
+from base64 import b64encode
 from html import escape, unescape
 from pathlib import Path
 from uuid import uuid4
@@ -180,10 +182,13 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     cutter = subset.Subsetter(options)
     cutter.populate(text=app.typesetter.characters())
     cutter.subset(font)
-    subset.save_font(font, target / "font.woff", options)
+    packed = io.BytesIO()
+    subset.save_font(font, packed, options)
+    # In the style sheet: a font that came later would move the text.
+    content = f"url('data:font/woff;base64,{b64encode(packed.getvalue()).decode()}')"
     style = (root / STYLE).read_text(encoding="utf-8")
     (target / "mathematics.css").write_text(
-        style.replace("url('./STIXTwoMath.woff2')", "url('font.woff')"), encoding="utf-8"
+        style.replace("url('./STIXTwoMath.woff2')", content), encoding="utf-8"
     )
 
 
