@@ -47,7 +47,7 @@ class Typesetter:
         self.name, self.done = uuid4().hex, {}
         with contextlib.suppress(OSError, ValueError):  # none yet, or not written to its end
             before = json.loads(kept.read_text(encoding="utf-8"))
-            if before["version"] == self.version:
+            if before.get("version") == self.version:
                 self.name, self.done = before["name"], before["done"]
 
     def set(self, tex: str, display: bool) -> str:

@@ -83,8 +83,10 @@ def test_what_was_set_and_is_lost_is_set_again(build, tmp_path):
     """Else the font would lack what stands on pages that are not written anew."""
     build("$x$")
     kept = tmp_path / "build" / "mathematics.json"
-    for damage in (kept.unlink, lambda: kept.write_text("{", encoding="utf-8")):
-        damage()
+    for damaged in (None, "{", "{}"):
+        kept.unlink()
+        if damaged is not None:
+            kept.write_text(damaged, encoding="utf-8")
         code, said, _ = build("$x$")
         assert (code, said) == (0, "") and "$x$" not in kept.read_text(encoding="utf-8")
         assert '"x"' in kept.read_text(encoding="utf-8").replace("\\", "")
