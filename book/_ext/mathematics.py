@@ -7,15 +7,14 @@ its file and line. Without npm the pages leave the setting to MathJax from its p
 
 import contextlib
 import hashlib
-import io
 import json
 import re
 import shutil
 import subprocess
 import unicodedata
-from base64 import b64encode
 from html import escape, unescape
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from docutils import nodes
@@ -163,11 +162,22 @@ def choose(app: Sphinx, config: Config) -> None:
         # All pages are written anew when they were set otherwise, or what was set is lost.
         config.mathematics_name = app.typesetter.name
         app.connect("doctree-resolved", glue)
+        app.connect("html-page-context", preload)
         app.connect("build-finished", finish)
         app.add_css_file("mathematics/mathematics.css")
     else:
         config.html_math_renderer = "mathjax"
         logger.info("Temml was not installed (no npm): MathJax from its public CDN sets formulas.")
+
+
+def preload(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Let the browser ask for the font before it has read the style sheets."""
+    if "<math" in context.get("body", ""):
+        font = context["pathto"]("_static/mathematics/font.woff", resource=True)
+        asked = 'rel="preload" as="font" type="font/woff" crossorigin'
+        context["metatags"] += f'\n<link {asked} href="{font}" />'
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:
@@ -182,13 +192,12 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     cutter = subset.Subsetter(options)
     cutter.populate(text=app.typesetter.characters())
     cutter.subset(font)
-    packed = io.BytesIO()
-    subset.save_font(font, packed, options)
-    # In the style sheet: a font that came later would move the text.
-    content = f"url('data:font/woff;base64,{b64encode(packed.getvalue()).decode()}')"
+    subset.save_font(font, target / "font.woff", options)
     style = (root / STYLE).read_text(encoding="utf-8")
+    # A font that comes late waits for the next page: it would move the text of this one.
+    source = "url('font.woff'); font-display: optional"
     (target / "mathematics.css").write_text(
-        style.replace("url('./STIXTwoMath.woff2')", content), encoding="utf-8"
+        style.replace("url('./STIXTwoMath.woff2')", source), encoding="utf-8"
     )
 
 
